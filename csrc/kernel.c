@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * System calls that Python does not offer. Each returns -1 with errno on failure, and every descriptor it returns is
+ * close-on-exec. The numbers are those of the generic table, which every architecture shares since Linux 5.1.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <termios.h>
+#include <unistd.h>
+
+#ifndef SYS_move_mount
+#define SYS_move_mount 429
+#endif
+#ifndef SYS_fsopen
+#define SYS_fsopen 430
+#endif
+#ifndef SYS_fsconfig
+#define SYS_fsconfig 431
+#endif
+#ifndef SYS_fsmount
+#define SYS_fsmount 432
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#ifndef SYS_openat2
+#define SYS_openat2 437
+#endif
+#ifndef TIOCGPTPEER
+#define TIOCGPTPEER _IO('T', 0x41)
+#endif
+
+/* Words of the mount interface that <sys/mount.h> has only from glibc 2.36 on. */
+enum {
+	FS_CLOEXEC = 1,			/* FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC */
+	FS_SET_STRING = 1,		/* FSCONFIG_SET_STRING */
+	FS_CREATE = 6,			/* FSCONFIG_CMD_CREATE */
+	MOVE_FROM_EMPTY_PATH = 4,	/* MOVE_MOUNT_F_EMPTY_PATH */
+};
+
+/* How a path is looked up below @dirfd: nothing leads out of it, neither "..", an absolute link nor a magic link. */
+enum {
+	RESOLVE_NO_MAGICLINKS = 0x02,
+	RESOLVE_NO_SYMLINKS = 0x04,
+	RESOLVE_BENEATH = 0x08,
+	RESOLVE_IN_ROOT = 0x10,
+};
+
+static int lxccopy_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve)
+{
+	struct {
+		uint64_t flags, mode, resolve;
+	} how = { flags | O_CLOEXEC, mode, resolve };
+
+	return syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
+}
+
+static int lxccopy_pidfd_open(pid_t pid)
+{
+	return syscall(SYS_pidfd_open, pid, 0);
+}
+
+static int set_option(int fs, const char *key, const char *value)
+{
+	return value ? syscall(SYS_fsconfig, fs, FS_SET_STRING, key, value, 0) : 0;
+}
+
+/*
+ * Makes a tmpfs that is mounted nowhere yet: files can be made in it through the returned descriptor, and it is gone
+ * when the last descriptor is closed, unless lxccopy_spawn() has mounted it. A NULL option keeps the kernel's default.
+ */
+static int lxccopy_tmpfs(const char *size, const char *inodes, const char *mode)
+{
+	int fs, mount = -1, error;
+
+	fs = syscall(SYS_fsopen, "tmpfs", FS_CLOEXEC);
+	if (fs < 0)
+		return -1;
+	if (set_option(fs, "source", "lxccopy") == 0 && set_option(fs, "size", size) == 0 &&
+	    set_option(fs, "nr_inodes", inodes) == 0 && set_option(fs, "mode", mode) == 0 &&
+	    syscall(SYS_fsconfig, fs, FS_CREATE, NULL, NULL, 0) == 0)
+		mount = syscall(SYS_fsmount, fs, FS_CLOEXEC, 0);
+	error = errno;
+	close(fs);
+	errno = error;
+	return mount;
+}
+
+/*
+ * Opens a new pseudo terminal below @devpts, a descriptor of a mounted devpts. Both ends are close-on-exec and nobody's
+ * controlling terminal.
+ */
+static int lxccopy_openpty(int devpts, int *primary, int *replica)
+{
+	const int flags = O_RDWR | O_NOCTTY | O_CLOEXEC;
+	int unlocked = 0, error;
+
+	*primary = openat(devpts, "ptmx", flags | O_NOFOLLOW);
+	if (*primary < 0)
+		return -1;
+	if (ioctl(*primary, TIOCSPTLCK, &unlocked) == 0) {
+		*replica = ioctl(*primary, TIOCGPTPEER, flags);
+		if (*replica >= 0)
+			return 0;
+	}
+	error = errno;
+	close(*primary);
+	errno = error;
+	return -1;
+}

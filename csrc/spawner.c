@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Starting a container from a helper process.
+ *
+ * liblxc's start() moves its caller into the container's monitor cgroup, for good, and hands the caller's signal
+ * dispositions and mounts on to the container. So the helper is the one who calls it, in a session, a mount namespace
+ * and with descriptors of its own, and then ends. Everything below spawn_child() runs between fork() and _exit() of a
+ * process that may have had other threads: system calls and liblxc only, which forks in the same way itself.
+ */
+#include <dirent.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+/* Where the helper was when it failed; container.py has the words. */
+enum lxccopy_step {
+	LXCCOPY_STARTED = 0,
+	LXCCOPY_STEP_FDS,
+	LXCCOPY_STEP_NAMESPACE,
+	LXCCOPY_STEP_TMPFS,
+	LXCCOPY_STEP_LOAD,
+	LXCCOPY_STEP_START,
+	LXCCOPY_STEP_MONITOR,
+	LXCCOPY_STEP_HELPER,
+};
+
+struct lxccopy_plan {
+	const char *name;
+	const char *lxcpath;
+	const char *log_level;	/* NULL: liblxc's default, ERROR */
+	int log_fd;
+	int tmpfs_fd;		/* from lxccopy_tmpfs(), or -1 */
+	const char *tmpfs_path;	/* where to mount it, an empty directory */
+	bool private_mounts;	/* needs CAP_SYS_ADMIN */
+};
+
+struct lxccopy_report {
+	int step;		/* enum lxccopy_step */
+	int error;		/* errno, or 0 where liblxc alone knows why */
+	int init_pid;
+	int monitor_pid;
+};
+
+static void reset_signals(void)
+{
+	struct sigaction action = { .sa_handler = SIG_DFL };
+	sigset_t none;
+
+	for (int number = 1; number < NSIG; number++)
+		sigaction(number, &action, NULL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* With SIGCHLD ignored, also by inheritance, liblxc loses its children: clone() fails and stop() never returns. */
+static bool lxccopy_sigchld_ignored(void)
+{
+	struct sigaction action;
+
+	sigaction(SIGCHLD, NULL, &action);
+	return action.sa_handler == SIG_IGN || (action.sa_flags & SA_NOCLDWAIT);
+}
+
+/* Closes every descriptor from @first on. */
+static void close_from(int first)
+{
+	struct dirent *entry;
+	DIR *fds;
+
+	if (syscall(SYS_close_range, first, ~0U, 0) == 0)
+		return;
+	fds = opendir("/proc/self/fd");	/* before Linux 5.9 */
+	if (!fds)
+		return;
+	while ((entry = readdir(fds))) {
+		int fd = atoi(entry->d_name);
+
+		if (fd >= first && fd != dirfd(fds))
+			close(fd);
+	}
+	closedir(fds);
+}
+
+/*
+ * Leaves the helper with /dev/null on 0 to 2 and the descriptors of @keep on 3, 4, ...; each of @keep is changed to its
+ * new number, and -1 stays. liblxc must not find a closed 0 to 2, nor print where our caller's output goes.
+ */
+static int keep_only(int *keep[], int count)
+{
+	int next = 3, null;
+
+	for (int i = 0; i < count; i++) {	/* out of the way first, so that no dup2() below hits one */
+		if (*keep[i] < 0)
+			continue;
+		*keep[i] = fcntl(*keep[i], F_DUPFD_CLOEXEC, 3 + count);
+		if (*keep[i] < 0)
+			return -1;
+	}
+	null = open("/dev/null", O_RDWR);
+	if (null < 0)
+		return -1;
+	for (int fd = 0; fd < 3; fd++)
+		if (dup2(null, fd) < 0)
+			return -1;
+	for (int i = 0; i < count; i++) {
+		if (*keep[i] < 0)
+			continue;
+		if (dup3(*keep[i], next, O_CLOEXEC) < 0)
+			return -1;
+		*keep[i] = next++;
+	}
+	close_from(next);
+	return 0;
+}
+
+/* A namespace of our own for mounts: ours never reach the host, the host's later unmounts still reach us. */
+static int unshare_mounts(void)
+{
+	if (unshare(CLONE_NEWNS) < 0)
+		return -1;
+	return mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL);
+}
+
+static pid_t parent_of(pid_t pid)
+{
+	char path[64], text[512], *end;
+	ssize_t size;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	size = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (size <= 0)
+		return -1;
+	text[size] = 0;
+	end = strrchr(text, ')');	/* the name may hold anything, also blanks and parentheses */
+	return end ? atoi(end + 4) : -1;
+}
+
+/* A pidfd of the container's monitor, which is the parent of its init; checked after opening, so it is no other's. */
+static int open_monitor(pid_t init, pid_t *monitor)
+{
+	int pidfd;
+
+	*monitor = parent_of(init);
+	if (*monitor <= 1) {
+		errno = ESRCH;
+		return -1;
+	}
+	pidfd = lxccopy_pidfd_open(*monitor);
+	if (pidfd >= 0 && parent_of(init) != *monitor) {
+		close(pidfd);
+		errno = ESRCH;
+		return -1;
+	}
+	return pidfd;
+}
+
+/* The report is one message; the monitor's pidfd rides on it. */
+static void send_report(int socket, const struct lxccopy_report *report, int pidfd)
+{
+	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = { 0 };
+	struct iovec data = { (void *)report, sizeof(*report) };
+	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1 };
+
+	if (pidfd >= 0) {
+		struct cmsghdr *header;
+
+		message.msg_control = control;
+		message.msg_controllen = sizeof(control);
+		header = CMSG_FIRSTHDR(&message);
+		header->cmsg_level = SOL_SOCKET;
+		header->cmsg_type = SCM_RIGHTS;
+		header->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(header), &pidfd, sizeof(int));
+	}
+	sendmsg(socket, &message, MSG_NOSIGNAL);
+}
+
+static int start_container(struct lxccopy_plan *plan, struct lxccopy_report *report)
+{
+	struct lxc_container *c;
+	char log_file[32];
+
+	if (plan->private_mounts && unshare_mounts() < 0) {
+		report->step = LXCCOPY_STEP_NAMESPACE;
+		report->error = errno;
+		return -1;
+	}
+	if (plan->tmpfs_fd >= 0) {
+		if (syscall(SYS_move_mount, plan->tmpfs_fd, "", AT_FDCWD, plan->tmpfs_path, MOVE_FROM_EMPTY_PATH) < 0) {
+			report->step = LXCCOPY_STEP_TMPFS;
+			report->error = errno;
+			return -1;
+		}
+		close(plan->tmpfs_fd);
+	}
+	/* A fresh handle: after clone() some drivers start wrong from memory, and a thread may hold the caller's lock. */
+	c = liblxc.container_new(plan->name, plan->lxcpath);
+	if (!c) {
+		report->step = LXCCOPY_STEP_LOAD;
+		return -1;
+	}
+	snprintf(log_file, sizeof(log_file), "/proc/self/fd/%d", plan->log_fd);
+	c->set_config_item(c, "lxc.log.file", log_file);
+	c->clear_config_item(c, "lxc.log.file");
+	if (plan->log_level)
+		c->set_config_item(c, "lxc.log.level", plan->log_level);
+	c->want_daemonize(c, true);
+	if (!c->start(c, 0, NULL)) {
+		report->step = LXCCOPY_STEP_START;
+		return -1;
+	}
+	report->init_pid = c->init_pid(c);
+	return 0;
+}
+
+static void spawn_child(struct lxccopy_plan plan, int socket)
+{
+	struct lxccopy_report report = { 0 };
+	int *keep[] = { &socket, &plan.log_fd, &plan.tmpfs_fd };
+	pid_t monitor = 0;
+	int pidfd = -1;
+
+	setsid();
+	reset_signals();
+	umask(022);	/* a caller's narrow one would make mount points the container cannot use */
+	/* What start() leaves behind becomes our child, so that it can be waited for when the start fails. */
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	if (keep_only(keep, 3) < 0) {
+		report.step = LXCCOPY_STEP_FDS;
+		report.error = errno;
+	} else if (start_container(&plan, &report) == 0) {
+		pidfd = open_monitor(report.init_pid, &monitor);
+		if (pidfd < 0) {
+			report.step = LXCCOPY_STEP_MONITOR;
+			report.error = errno;
+		}
+		report.monitor_pid = monitor;
+	}
+	/* No container: its monitor may still be tidying up, and our caller wants to find that done. */
+	if (report.step >= LXCCOPY_STEP_START && pidfd < 0)
+		while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+			;
+	send_report(socket, &report, pidfd);
+	_exit(0);
+}
+
+/*
+ * Starts a container from a helper process. Returns the helper's pid, to be waited for, and in @socket where its report
+ * will come from; or -1 with errno.
+ */
+static pid_t lxccopy_spawn(const struct lxccopy_plan *plan, int *socket)
+{
+	int pair[2], error;
+	sigset_t all, old;
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -1;
+	/* A signal that the child receives before it has reset them must not run the caller's handlers. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pid = fork();
+	if (pid == 0) {
+		close(pair[0]);
+		spawn_child(*plan, pair[1]);
+	}
+	error = errno;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	close(pair[1]);
+	if (pid < 0) {
+		close(pair[0]);
+		errno = error;
+		return -1;
+	}
+	*socket = pair[0];
+	return pid;
+}
+
+/*
+ * Reads the helper's report. Returns the pidfd of the container's monitor, or -1 when there is none: then report->step
+ * says where the helper failed, LXCCOPY_STEP_HELPER if it died without a word.
+ */
+static int lxccopy_receive(int socket, struct lxccopy_report *report)
+{
+	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
+	struct iovec data = { report, sizeof(*report) };
+	struct msghdr message = {
+		.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *header;
+	ssize_t size;
+	int pidfd = -1;
+
+	size = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+	if (size != sizeof(*report)) {
+		memset(report, 0, sizeof(*report));
+		report->step = LXCCOPY_STEP_HELPER;
+		return -1;
+	}
+	header = CMSG_FIRSTHDR(&message);
+	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+		memcpy(&pidfd, CMSG_DATA(header), sizeof(int));
+	return pidfd;
+}

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The only importer of the compiled extension: loading, text, lists, versions, and why liblxc said no.
+
+Importing this never fails for want of liblxc; the first use does, with a sentence that names the package.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock
+
+from .errors import LiblxcMissingError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from _cffi_backend import _CDataBase
+
+    from ._liblxc import _CharPtr, _Container, _Lib, _StringList
+
+try:
+    from . import _liblxc
+except ImportError as error:  # pragma: no cover - tests/unit/test_missing.py runs it in a process of its own
+    raise LiblxcMissingError(
+        f"the compiled part of lxccopy_ffi is missing or does not fit this Python ({error}): "
+        "run 'make' in the source tree, or install the package with pip"
+    ) from error
+
+ffi, lib = _liblxc.ffi, _liblxc.lib
+
+# How openat2() looks a path up: as if the directory were the root; or without any symbolic link.
+IN_ROOT: int = lib.RESOLVE_IN_ROOT | lib.RESOLVE_NO_MAGICLINKS
+NO_LINKS: int = lib.RESOLVE_BENEATH | lib.RESOLVE_NO_SYMLINKS
+
+SONAME = "liblxc.so.1"
+_PACKAGES = "Debian and Ubuntu: liblxc1 or liblxc1t64; Fedora: lxc-libs; Arch: lxc; Alpine: lxc-libs"
+
+_load_lock = allocate_lock()
+_loaded = False
+
+
+def liblxc() -> _Lib:
+    """Return the functions of the extension, with liblxc loaded.
+
+    The library is liblxc.so.1, or the file that LXCCOPY_LIBLXC names.
+
+    Raises:
+        LiblxcMissingError: It is not there, or too old.
+    """
+    global _loaded  # noqa: PLW0603 - liblxc is one for the whole process
+    if not _loaded:
+        with _load_lock:
+            if not _loaded:
+                _load(os.environ.get("LXCCOPY_LIBLXC") or SONAME)
+                _loaded = True
+    return lib
+
+
+def _load(file: str) -> None:
+    reason = ffi.new("char[]", 512)
+    if lib.lxccopy_load(os.fsencode(file), reason, len(reason)) < 0:
+        raise LiblxcMissingError(
+            f"cannot load the LXC library {file}: {text(reason)}; install it ({_PACKAGES})", name="liblxc"
+        )
+
+
+def text(pointer: _CDataBase) -> str:
+    """Return a C string as text; undecodable bytes become surrogates, as in file names."""
+    value = ffi.string(pointer)
+    assert isinstance(value, bytes)  # noqa: S101 - for the type checker: a char * gives bytes
+    return os.fsdecode(value)
+
+
+def take_text(pointer: _CharPtr) -> str:
+    """Return a C string as text and free it."""
+    try:
+        return text(pointer)
+    finally:
+        lib.free(pointer)
+
+
+def string_list(strings: Iterable[str]) -> tuple[_StringList, list[object]]:
+    """Return a NULL-terminated ``char **`` and what must stay alive as long as it."""
+    items = [ffi.new("char[]", os.fsencode(item)) for item in strings]
+    array: Any = ffi.new("char *[]", [*items, ffi.NULL])
+    return array, list(items)
+
+
+def take_list(pointer: _StringList, count: int) -> list[str]:
+    """Return an allocated list of allocated strings as text and free it all."""
+    try:
+        return [take_text(pointer[index]) for index in range(count)]
+    finally:
+        lib.free(pointer)
+
+
+def liblxc_version() -> str:
+    """Return the version of the loaded liblxc, for example ``"5.0.2"``."""
+    return text(liblxc().lxc_get_version())
+
+
+def global_config_item(key: str) -> str:
+    """Return an item of LXC's global configuration, such as ``lxc.lxcpath``; empty where it is unknown."""
+    value = liblxc().lxc_get_global_config_item(key.encode())
+    return "" if value == ffi.NULL else text(value)
+
+
+def default_lxcpath() -> str:
+    """Return the directory in which containers are kept by default, an absolute path."""
+    return global_config_item("lxc.lxcpath")
+
+
+def above_stdio(fd: int) -> int:
+    """Return the descriptor itself, or a close-on-exec duplicate above 2 and the original closed."""
+    if fd > 2:
+        return fd
+    import fcntl
+
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
+
+
+def fail(path: str = "") -> OSError:
+    """Return the OSError for the errno that the last function of ours left."""
+    error = ffi.errno
+    return OSError(error, os.strerror(error), path or None)
+
+
+def openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
+    """Open a path below a directory descriptor so that nothing in it leads outside.
+
+    Args:
+        directory: A descriptor of the directory.
+        path: Where, relative to it.
+        flags: O_* flags; O_CLOEXEC is added.
+        resolve: RESOLVE_* flags.
+        mode: The mode of a file that O_CREAT makes.
+
+    Returns:
+        A descriptor above 2.
+
+    Raises:
+        OSError: As open() does; ENOSYS before Linux 5.6.
+    """
+    fd = lib.lxccopy_openat2(directory, os.fsencode(path), flags, mode, resolve)
+    if fd < 0:
+        raise fail(path)
+    return above_stdio(fd)
+
+
+def pidfd_open(pid: int) -> int:
+    """Return a descriptor, above 2, that becomes readable when the process ends."""
+    fd = lib.lxccopy_pidfd_open(pid)
+    if fd < 0:
+        raise fail(f"/proc/{pid}")
+    return above_stdio(fd)
+
+
+def new_tmpfs(size: str | None, inodes: str | None, mode: str) -> int:
+    """Return a descriptor of a new tmpfs that is mounted nowhere.
+
+    Args:
+        size: In bytes with an optional K, M or G, or a percentage of memory; None for the kernel's half of memory.
+        inodes: How many files and directories it can hold; None for the kernel's default.
+        mode: The mode of its root directory, in octal.
+
+    Raises:
+        OSError: The kernel refused; ENOSYS before Linux 5.2.
+    """
+
+    def option(value: str | None) -> _CDataBase:
+        return ffi.NULL if value is None else ffi.new("char[]", value.encode())
+
+    fd = lib.lxccopy_tmpfs(option(size), option(inodes), mode.encode())
+    if fd < 0:
+        raise fail()
+    return above_stdio(fd)
+
+
+def open_terminal(devpts: int) -> tuple[int, int]:
+    """Return both ends of a new pseudo terminal in the devpts that a descriptor stands for: ours, and the command's."""
+    ends = ffi.new("int[2]")
+    if lib.lxccopy_openpty(devpts, ends, ends + 1) < 0:
+        raise fail("ptmx")
+    return above_stdio(ends[0]), above_stdio(ends[1])
+
+
+# Lines at level ERROR that liblxc also writes when nothing is wrong, or that only say that something else went wrong,
+# by the function that writes them.
+_NOISE = frozenset(
+    {
+        "wait_on_daemonized_start",
+        "lxc_abstract_unix_recv_fds_iov",
+        "lxc_cmd_rsp_recv_fds",
+        "get_config_unsupported_key",
+        "sync_wait",
+        "copy_file",
+        "lxc_rmdir_onedev",
+        "_recursive_rmdir",
+        "lxc_rmdir_onedev_wrapper",
+    }
+)
+
+_MOST_REASONS = 3
+
+
+class FailureLog:
+    """A memory file in which one handle's errors are kept, so that a failure can say why.
+
+    liblxc logs to files only. Setting lxc.log.file to a memfd and clearing it again leaves the file open in the handle
+    and no line in its configuration. Lines at level ERROR are no failures by themselves: read() belongs after one.
+    """
+
+    def __init__(self, container: _Container) -> None:
+        self.fd = above_stdio(os.memfd_create("lxccopy-log", os.MFD_CLOEXEC))
+        self._start = 0
+        lib.container_set_config_item(container, b"lxc.log.file", b"/proc/self/fd/%d" % self.fd)
+        lib.container_clear_config_item(container, b"lxc.log.file")
+
+    def mark(self) -> None:
+        """Forget what was logged so far: the next operation begins here."""
+        self._start = os.fstat(self.fd).st_size
+
+    def read(self) -> str:
+        """Return why the operation since mark() failed, in liblxc's words; empty if it gave no reason."""
+        size = os.fstat(self.fd).st_size - self._start
+        lines = os.fsdecode(os.pread(self.fd, max(size, 0), self._start)).splitlines()
+        return reason_from_log(lines)
+
+    def close(self) -> None:
+        """Close the memory file; liblxc's own descriptor of it goes with the handle. Idempotent."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def reason_from_log(lines: Sequence[str]) -> str:
+    """Return the first few distinct causes in lines of liblxc's log, joined by semicolons.
+
+    Each line is ``PREFIX NAME TIME LEVEL CATEGORY - FILE:FUNCTION:LINE - MESSAGE``. At level DEBUG the output of a
+    failing hook is a message too; it comes first, because it says most.
+    """
+    reasons: list[str] = []
+    said: list[str] = []
+    for line in lines:
+        parts = line.split(" - ", 2)
+        if len(parts) < 3:
+            continue
+        head, place, message = parts
+        _, produced, output = message.partition(" produced output: ")
+        if produced:
+            said.append(output.strip())
+        elif " ERROR " in head and place.split(":")[1:2] != [] and place.split(":")[1] not in _NOISE:
+            reasons.append(message.strip())
+    distinct = list(dict.fromkeys(said + reasons))
+    return "; ".join(distinct[:_MOST_REASONS])

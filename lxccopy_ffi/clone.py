@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Copies and snapshots of a container, checked before anything is created and removed again if they fail."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack
+
+from . import identity
+from .container import CloneFlag, Container
+from .errors import AccessError, ContainerExistsError, LiblxcError, LxcCopyError, OptionError, UnsupportedError
+from .names import check_name, check_path, random_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .names import StrPath
+
+_NO_SNAPSHOTS = ("loop", "nbd", "rbd")
+
+
+class Storage:
+    """Where a container's root file system is: the ``KIND:PATH`` or ``overlay:LOWER...:UPPER`` of its lxc.rootfs.path.
+
+    liblxc tells the path only, so the kind comes from the config file, or else from what is found at the path.
+
+    Attributes:
+        kind: dir, overlay, btrfs, zfs, lvm, loop, ...
+        lower: The directories that are only read, topmost first: the root file system itself where it is no overlay.
+        upper: The writable layer of an overlay; empty otherwise.
+    """
+
+    def __init__(self, container: Container) -> None:
+        path = container.config("lxc.rootfs.path")
+        kind = _kind_in_file(container.config_file, path) or _kind_of_path(path)
+        self.kind = "overlay" if kind == "overlayfs" else kind
+        self.lower = path.split(":") if self.kind == "overlay" else [path]
+        self.upper = self.lower.pop() if self.kind == "overlay" else ""
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether the root file system is a directory, or an overlay of several, on the host."""
+        return self.kind in ("dir", "overlay")
+
+
+def _kind_in_file(file: str, path: str) -> str:
+    """The prefix of the line for this path; empty where there is none, as in a config that includes it."""
+    kind = ""
+    with open(file, encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            key, _, value = line.partition("=")
+            if key.strip() == "lxc.rootfs.path" and value.strip().endswith(f":{path}"):
+                kind = value.strip()[: -len(path) - 1]
+    return kind
+
+
+def _kind_of_path(path: str) -> str:
+    if path.startswith("/") and ":/" in path:
+        return "overlay"
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return "dir"  # the layer check says what is wrong with it
+    if stat.S_ISREG(mode):
+        return "loop"
+    return "block device" if stat.S_ISBLK(mode) else "dir"
+
+
+def open_source(name: str, lxcpath: StrPath | None = None) -> Container:
+    """Return a reference to a container that exists and that we may copy.
+
+    Raises:
+        ContainerNotFoundError: It is not defined.
+        AccessError: Its configuration may not be read, or we may not control it.
+    """
+    with ExitStack() as undo:
+        source = undo.enter_context(Container(name, lxcpath))
+        try:
+            os.close(os.open(source.config_file, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            pass  # require_defined() words it
+        except OSError as error:
+            raise AccessError(
+                f"cannot read container {name!r}: {source.config_file}: {error.strerror}; run as the user who owns it"
+            ) from error
+        source.require_defined()
+        if not source.controllable:
+            raise AccessError(f"container {name!r} in {source.lxcpath} may not be controlled by this user")
+        undo.pop_all()
+    return source
+
+
+def check_source(source: Container, *, snapshot: bool, allow_running: bool, tmpfs: bool = False) -> Storage:
+    """Return the source's storage, or refuse what could not be copied in the way that is asked for.
+
+    Args:
+        source: The container to copy.
+        snapshot: Whether the copy shall be a snapshot rather than a full copy.
+        allow_running: Whether the source may run.
+        tmpfs: Whether the copy's changes shall go to memory, which needs an overlay.
+
+    Raises:
+        UnsupportedError: The source's storage, its state or a missing program is in the way.
+    """
+    storage = Storage(source)
+    where = f"container {source.name!r} in {source.lxcpath}"
+    if not storage.lower[0]:
+        raise UnsupportedError(f"{where} has no root file system (lxc.rootfs.path)")
+    if tmpfs and not storage.is_directory:
+        raise UnsupportedError(
+            f"{where} is stored as {storage.kind!r}, which no overlay can be put on; -t needs a base of type dir or"
+            " overlay"
+        )
+    if snapshot and storage.kind in _NO_SNAPSHOTS:
+        raise UnsupportedError(
+            f"{where} is stored as {storage.kind!r}, of which liblxc makes no snapshots; copy it fully"
+        )
+    if storage.is_directory:
+        for layer in storage.lower:
+            _check_layer(layer, where)
+    if source.running and not allow_running:
+        raise UnsupportedError(f"{where} is running; stop it first, or allow the copy of a running container with -a")
+    if (not snapshot or storage.upper) and storage.is_directory and not _find_program("rsync"):
+        kind = "a snapshot of an overlay snapshot" if snapshot else "a full copy"
+        raise UnsupportedError(f"{kind} needs the program rsync, which is not installed (package rsync)")
+    return storage
+
+
+def _check_layer(layer: str, where: str) -> None:
+    try:
+        check_path(layer, "root file system")
+        os.close(identity.open_root(layer))
+    except OptionError as error:
+        raise UnsupportedError(f"{where} cannot be overlaid: {error}") from error
+    except OSError as error:
+        raise UnsupportedError(f"{where} has no usable root file system: {layer}: {error.strerror}") from error
+
+
+def _find_program(name: str) -> str:
+    for directory in os.get_exec_path():
+        path = os.path.join(directory, name)
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    return ""
+
+
+def check_target(name: str | None, lxcpath: str) -> None:
+    """Refuse a target that exists, or a directory where none can be made.
+
+    Raises:
+        OptionError: The lxcpath is no directory.
+        ContainerExistsError: There is something of that name.
+        AccessError: Nothing can be made there.
+    """
+    if not os.path.isdir(lxcpath):
+        raise OptionError(f"the directory for the copy, {lxcpath}, does not exist")
+    if name is not None and os.path.lexists(f"{lxcpath}/{name}"):
+        raise ContainerExistsError(f"there is already a {name!r} in {lxcpath}; choose another name or destroy it first")
+    if not os.access(lxcpath, os.W_OK | os.X_OK):
+        raise AccessError(f"no directory can be made in {lxcpath}: permission denied")
+
+
+def claim(name: str | None, base: str, lxcpath: str) -> str:
+    """Make the copy's directory, which reserves its name, and return the name.
+
+    Args:
+        name: The name; None for a random one, as lxc-copy's.
+        base: The base's name, for a random one.
+        lxcpath: Where to make it.
+
+    Raises:
+        ContainerExistsError: Somebody else was faster.
+        AccessError: It cannot be made.
+    """
+    while True:
+        chosen = name or random_name(base)
+        try:
+            os.mkdir(f"{lxcpath}/{chosen}", 0o770)
+        except FileExistsError:
+            if name is not None:
+                raise ContainerExistsError(
+                    f"there is already a {name!r} in {lxcpath}; choose another name or destroy it first"
+                ) from None
+        except OSError as error:
+            raise AccessError(f"cannot make the directory {lxcpath}/{chosen}: {error.strerror}") from error
+        else:
+            os.chmod(f"{lxcpath}/{chosen}", 0o770)  # noqa: S103 - as lxc-copy, whatever the umask
+            return chosen
+
+
+def discard(name: str, lxcpath: str) -> None:
+    """Remove a copy, whole or half-made, with what its base remembers of it. Idempotent.
+
+    Raises:
+        LiblxcError: Something of it could not be removed.
+    """
+    directory = f"{lxcpath}/{name}"
+    with Container(name, lxcpath) as copy:
+        copy.stop()
+        try:
+            if copy.defined:
+                copy.destroy()
+        except LiblxcError:
+            if os.path.lexists(copy.config_file):
+                raise  # otherwise its monitor was faster
+        try:
+            _remove_tree(directory)
+        except OSError as error:
+            raise LiblxcError("remove", name, lxcpath, f"{error.filename}: {error.strerror}") from error
+        copy.forget_lock()
+
+
+def discard_quietly(name: str, lxcpath: str) -> None:
+    """discard() for the way out of another error, which must stay the one that is seen: its own is logged."""
+    try:
+        discard(name, lxcpath)
+    except LxcCopyError as error:
+        import logging
+
+        logging.getLogger("lxccopy_ffi").warning("%s", error)
+
+
+def _remove_tree(path: str) -> None:
+    """Remove a directory and all below it on the same file system, following no link."""
+    try:
+        device = os.lstat(path).st_dev
+    except FileNotFoundError:
+        return
+    for _, directories, files, fd in os.fwalk(path, topdown=False, follow_symlinks=False):
+        if os.fstat(fd).st_dev != device:
+            continue
+        for file in files:
+            os.unlink(file, dir_fd=fd)
+        for directory in directories:
+            if stat.S_ISLNK(os.stat(directory, dir_fd=fd, follow_symlinks=False).st_mode):
+                os.unlink(directory, dir_fd=fd)
+            else:
+                os.rmdir(directory, dir_fd=fd)
+    os.rmdir(path)
+
+
+def make(
+    source: Container,
+    name: str,
+    lxcpath: str,
+    *,
+    snapshot: bool,
+    keep_name: bool = False,
+    keep_mac: bool = False,
+    allow_running: bool = False,
+    hook_args: Sequence[str] = (),
+) -> Container:
+    """Call clone() into a directory from claim(); the caller removes it again on any error.
+
+    liblxc never gets to set the host name itself, since it follows links on the host (SPEC B8): it goes into the config
+    here, and into the files by personalise().
+    """
+    flags = CloneFlag.KEEPNAME
+    flags |= CloneFlag.SNAPSHOT if snapshot else 0
+    flags |= CloneFlag.KEEPMACADDR if keep_mac else 0
+    flags |= CloneFlag.ALLOW_RUNNING if allow_running else 0
+    copy = source.clone(name, newpath=lxcpath, flags=flags, hook_args=hook_args)
+    try:
+        if not keep_name:
+            copy.set_config("lxc.uts.name", name)
+    except BaseException:
+        copy.close()
+        raise
+    return copy
+
+
+def personalise(copy: Container) -> None:
+    """Write the copy's host name, hosts line and machine id into its root file system or its upper layer."""
+    storage = Storage(copy)
+    if storage.is_directory:
+        top, *lower = [path for path in (storage.upper, *storage.lower) if path]
+        personalise_layers(top, lower, copy.name)
+
+
+def personalise_layers(top: str, lower: Sequence[str], name: str) -> None:
+    """The same for the directories of an overlay that is yet to be mounted: the one to write to, those below it."""
+    with ExitStack() as stack:
+
+        def open_layer(path: str) -> int:
+            fd = identity.open_root(path)
+            stack.callback(os.close, fd)
+            return fd
+
+        layers = [open_layer(path) for path in (top, *lower)]
+        identity.personalise(layers[0], layers[1:], name)
+
+
+def clone(
+    source: str,
+    name: str,
+    *,
+    lxcpath: StrPath | None = None,
+    newpath: StrPath | None = None,
+    snapshot: bool = False,
+    allow_running: bool = False,
+    keep_name: bool = False,
+    keep_mac: bool = False,
+    hook_args: Sequence[str] = (),
+) -> Container:
+    """Make a persistent copy of a container.
+
+    Args:
+        source: The name of the container to copy.
+        name: The name for the copy.
+        lxcpath: The directory that holds the source; LXC's default where None.
+        newpath: The directory for the copy; the source's where None.
+        snapshot: Make an overlay over the source, in place of a full copy.
+        allow_running: Copy it also while it runs.
+        keep_name: Leave the host name, hosts and machine id as they are.
+        keep_mac: Leave the network interfaces' addresses as they are.
+        hook_args: Further arguments for the source's lxc.hook.clone.
+
+    Returns:
+        A reference to the copy.
+
+    Raises:
+        OptionError: An argument is not allowed.
+        ContainerNotFoundError: The source is not defined.
+        ContainerExistsError: The name is taken.
+        AccessError: Something may not be read or written.
+        UnsupportedError: The source cannot be copied in that way.
+        LiblxcError: liblxc failed. Nothing of the copy is left.
+
+    Reproduces: lxc_copy.c:do_clone().
+    """
+    check_name(name, "new name")
+    path = None if newpath is None else check_path(newpath, "new path")
+    with open_source(source, lxcpath) as base, ExitStack() as undo:
+        path = path or base.lxcpath
+        check_source(base, snapshot=snapshot, allow_running=allow_running)
+        check_target(name, path)
+        claim(name, source, path)
+        undo.callback(discard_quietly, name, path)
+        copy = make(
+            base,
+            name,
+            path,
+            snapshot=snapshot,
+            keep_name=keep_name,
+            keep_mac=keep_mac,
+            allow_running=allow_running,
+            hook_args=hook_args,
+        )
+        undo.callback(copy.close)
+        copy.save_config()
+        if not keep_name:
+            personalise(copy)
+        undo.pop_all()
+    return copy

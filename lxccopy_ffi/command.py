@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Running one program in a running container."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from ._raw import pidfd_open
+from .container import Container, wait_readable
+from .errors import OptionError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from subprocess import CompletedProcess
+    from typing import Any
+
+# What a session of root's has on every system, besides PATH and container=lxc, which liblxc sets.
+ROOT_ENVIRONMENT = {"HOME": "/root", "USER": "root", "LOGNAME": "root"}
+
+# How long output is still awaited from processes that outlive the command and hold its pipes, in seconds.
+_LATE_OUTPUT = 0.2
+_CHUNK = 1 << 16
+
+
+class Command:
+    """A program running in a container.
+
+    Attributes:
+        argv: The program and its arguments.
+        pid: Its process id on the host; it is a child of ours.
+        returncode: Its exit status, negative for a signal; None while it runs.
+        exec_error: The errno with which it could not be executed; 0 where it could.
+    """
+
+    def __init__(
+        self,
+        container: Container,
+        argv: Sequence[str],
+        *,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        terminal: int = -1,
+    ) -> None:
+        """Start it; the arguments are those of Container.attach(). Without env, it has a login session's of root."""
+        self.argv = check_argv(argv)
+        self.returncode: int | None = None
+        self.exec_error = 0
+        self._errors, errors = os.pipe()
+        try:
+            self.pid = container.attach(
+                self.argv,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env=ROOT_ENVIRONMENT if env is None else check_env(env),
+                cwd=cwd,
+                terminal=terminal,
+                error_fd=errors,
+            )
+        except BaseException:
+            os.close(self._errors)
+            raise
+        finally:
+            os.close(errors)
+        try:
+            self.pidfd = pidfd_open(self.pid)
+        except OSError:  # Linux before 5.3, or no descriptor left
+            os.close(self._errors)
+            self.send_signal(9)
+            os.waitpid(self.pid, 0)
+            raise
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; does nothing once it has ended."""
+        if self.returncode is None:
+            try:
+                os.kill(self.pid, number)  # our own child and not waited for: the pid is still its
+            except ProcessLookupError:
+                pass
+
+    def kill(self) -> None:
+        """Kill it and wait for its end."""
+        self.send_signal(9)
+        self.wait()
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait for its end and return its exit status, negative for a signal; None if it still runs.
+
+        Args:
+            timeout: In seconds; None for ever.
+        """
+        if self.returncode is None and wait_readable(self.pidfd, timeout):
+            try:
+                _, status = os.waitpid(self.pid, 0)
+                self.returncode = os.waitstatus_to_exitcode(status)
+            except ChildProcessError:
+                self.returncode = 255  # somebody else in this process waits for any child, and has the status
+            error = os.read(self._errors, 4) if wait_readable(self._errors, 0) else b""
+            self.exec_error = int.from_bytes(error, _byteorder())
+            os.close(self._errors)
+            os.close(self.pidfd)
+        return self.returncode
+
+
+def _byteorder() -> Any:  # noqa: ANN401 - a Literal of typing's, which is slow to import
+    import sys
+
+    return sys.byteorder
+
+
+def check_argv(argv: Sequence[str]) -> list[str]:
+    """Return the command as a list of str, or raise OptionError for what no exec can take."""
+    if isinstance(argv, (str, bytes)) or not hasattr(argv, "__iter__"):
+        raise OptionError(f"the command must be a list of str such as ['sh', '-c', 'TEXT'], not {argv!r}")
+    words = [os.fspath(word) if isinstance(word, os.PathLike) else word for word in argv]
+    if not words:
+        raise OptionError("the command is empty")
+    for word in words:
+        if not isinstance(word, str):
+            raise OptionError(f"the command must be a list of str; {word!r} is none")
+        if "\0" in word:
+            raise OptionError(f"the argument {word!r} has a null character")
+    return words
+
+
+def check_env(env: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment, or raise OptionError for what no exec can take."""
+    for key, value in env.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise OptionError(f"the environment must map str to str; {key!r}: {value!r} does not")
+        if not key or "=" in key or "\0" in key + value:
+            raise OptionError(f"the environment variable {key!r} has a name or value that cannot be passed on")
+    return dict(env)
+
+
+def run(
+    container: Container,
+    argv: Sequence[str],
+    *,
+    input: bytes | str | None = None,  # noqa: A002 - as subprocess.run() calls it
+    capture_output: bool = False,
+    text: bool = False,
+    timeout: float | None = None,
+    check: bool = False,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+) -> CompletedProcess[Any]:
+    """Run a command in a running container and wait for it, with subprocess.run()'s habits.
+
+    Args:
+        container: The container.
+        argv: The command and its arguments, looked up in the container's PATH; no shell is involved.
+        input: What it reads from its standard input; ours where None.
+        capture_output: Return its output, in place of passing it on to ours.
+        text: Input and output are str in the locale's encoding, in place of bytes.
+        timeout: How long it may take, in seconds; then it is killed.
+        check: Raise an error for a status other than 0.
+        env: Its environment besides PATH; a login session's of root where None.
+        cwd: Its working directory; where None, ours if the container has it too, else ``/``.
+
+    Returns:
+        Its status (negative for a signal, 127 for a program that is not there, 126 for one that cannot be executed) and
+        output.
+
+    Raises:
+        OptionError: An argument is not allowed; nothing was run.
+        LiblxcError: The container could not be entered.
+        subprocess.TimeoutExpired: It took too long. Has the output so far.
+        subprocess.CalledProcessError: It failed, and check is set.
+
+    Reproduces: lxcapi_attach_run_wait().
+    """
+    import subprocess
+
+    data = _encoded(input, text=text)
+    pipes = _Pipes()
+    try:
+        stdin = 0 if data is None else pipes.writer(data)
+        stdout = pipes.reader() if capture_output else 1
+        stderr = pipes.reader() if capture_output else 2
+        with _stdin_or_null(stdin) as stdin:
+            command = Command(container, argv, stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=cwd)
+        pipes.close_theirs()
+        try:
+            ended = pipes.communicate(command, timeout)
+        except BaseException:
+            command.kill()
+            raise
+        if not ended:
+            command.kill()
+            pipes.drain()
+    finally:
+        pipes.close()
+    output, errors = [_decoded(part, text=text) for part in pipes.output] if capture_output else (None, None)
+    if not ended:
+        assert timeout is not None  # noqa: S101 - for the type checker
+        raise subprocess.TimeoutExpired(command.argv, timeout, output, errors)
+    assert command.returncode is not None  # noqa: S101 - for the type checker
+    if check and command.returncode:
+        raise subprocess.CalledProcessError(command.returncode, command.argv, output, errors)
+    return subprocess.CompletedProcess(command.argv, command.returncode, output, errors)
+
+
+class _stdin_or_null:  # noqa: N801 - used like a function
+    """The descriptor itself, or /dev/null where a caller's standard input is closed."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._null = -1
+
+    def __enter__(self) -> int:
+        try:
+            os.fstat(self._fd)
+        except OSError:
+            self._fd = self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        if self._null >= 0:
+            os.close(self._null)
+
+
+def _encoded(data: bytes | str | None, *, text: bool) -> bytes | None:
+    if data is None:
+        return None
+    if text != isinstance(data, str):
+        raise OptionError(f"input must be {'str' if text else 'bytes'} with text={text}, not {type(data).__name__}")
+    return data.encode(_encoding()) if isinstance(data, str) else bytes(data)
+
+
+def _decoded(data: bytearray, *, text: bool) -> bytes | str:
+    if not text:
+        return bytes(data)
+    return data.decode(_encoding()).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _encoding() -> str:
+    import locale
+
+    return locale.getpreferredencoding(do_setlocale=False)
+
+
+class _Pipes:
+    """Our ends of the pipes to one command, and what goes through them."""
+
+    def __init__(self) -> None:
+        self.output: list[bytearray] = []
+        self._readers: dict[int, bytearray] = {}
+        self._writer = -1
+        self._data = memoryview(b"")
+        self._theirs: list[int] = []
+
+    def writer(self, data: bytes) -> int:
+        theirs, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._data = memoryview(data)
+        self._theirs.append(theirs)
+        return theirs
+
+    def reader(self) -> int:
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        self.output.append(bytearray())
+        self._readers[ours] = self.output[-1]
+        self._theirs.append(theirs)
+        return theirs
+
+    def communicate(self, command: Command, timeout: float | None) -> bool:
+        """Move data until the command has ended and its output is read; False if it took too long."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(command.pidfd, select.POLLIN)
+        for fd in self._readers:
+            poll.register(fd, select.POLLIN)
+        if self._writer >= 0:
+            poll.register(self._writer, select.POLLOUT)
+        while command.returncode is None:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left < 0:
+                return False
+            for fd, _ in poll.poll(None if left is None else left * 1000):
+                if fd == command.pidfd:
+                    poll.unregister(fd)
+                    command.wait()
+                elif fd == self._writer:
+                    if not self._write():
+                        poll.unregister(fd)
+                        self._close_writer()
+                elif not self._read(fd):
+                    poll.unregister(fd)
+                    self._close_reader(fd)
+        self.drain()
+        return True
+
+    def drain(self) -> None:
+        """Read what is left, but do not wait long for those who keep the pipes open after the command."""
+        deadline = time.monotonic() + _LATE_OUTPUT
+        while self._readers:
+            poll = select.poll()
+            for fd in self._readers:
+                poll.register(fd, select.POLLIN)
+            ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            if not ready:
+                return
+            for fd, _ in ready:
+                if not self._read(fd):
+                    self._close_reader(fd)
+
+    def _write(self) -> bool:
+        try:
+            self._data = self._data[os.write(self._writer, self._data[:_CHUNK]) :] if self._data else self._data
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:
+            return False
+        return bool(self._data)
+
+    def _read(self, fd: int) -> bool:
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return True
+        self._readers[fd] += data
+        return bool(data)
+
+    def _close_reader(self, fd: int) -> None:
+        del self._readers[fd]
+        os.close(fd)
+
+    def _close_writer(self) -> None:
+        os.close(self._writer)
+        self._writer = -1
+
+    def close_theirs(self) -> None:
+        while self._theirs:
+            os.close(self._theirs.pop())
+
+    def close(self) -> None:
+        self.close_theirs()
+        for fd in list(self._readers):
+            self._close_reader(fd)
+        if self._writer >= 0:
+            self._close_writer()

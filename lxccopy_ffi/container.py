@@ -1,0 +1,580 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Container: one reference to one liblxc container. What liblxc answers with false is an exception here."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from _thread import allocate_lock
+
+from . import _raw
+from ._raw import ffi, lib
+from .errors import ContainerNotFoundError, LiblxcError, OptionError
+from .names import check_name, check_path, check_value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+    from typing import Any
+
+    from ._liblxc import _Container
+    from .names import StrPath
+
+
+class CloneFlag:
+    """What clone() shall do; combine with ``|``. The values are liblxc's LXC_CLONE_*."""
+
+    KEEPNAME = 1
+    KEEPMACADDR = 2
+    SNAPSHOT = 4
+    KEEPBDEVTYPE = 8
+    MAYBE_SNAPSHOT = 16
+    ALLOW_RUNNING = 64
+
+
+_STEPS = {
+    lib.LXCCOPY_STEP_FDS: "preparing descriptors",
+    lib.LXCCOPY_STEP_NAMESPACE: "making a private mount namespace",
+    lib.LXCCOPY_STEP_TMPFS: "mounting the tmpfs",
+    lib.LXCCOPY_STEP_LOAD: "loading the configuration",
+    lib.LXCCOPY_STEP_HELPER: "the start helper died",
+}
+
+# How long a start that was interrupted may still take before its processes are killed, in seconds.
+_START_GRACE = 5.0
+
+
+class Container:
+    """One reference to one container, defined or not; it need not exist.
+
+    Each reference may be used from any thread. Calls that fork are made one at a time: two threads in liblxc's attach()
+    on one handle wait for each other for ever.
+
+    Args:
+        name: The container's name.
+        lxcpath: The directory that holds it; LXC's default where None.
+
+    Raises:
+        OptionError: The name or the path is not allowed.
+        LiblxcMissingError: liblxc cannot be loaded.
+        LiblxcError: The container has a configuration that liblxc cannot read.
+    """
+
+    def __init__(self, name: str, lxcpath: StrPath | None = None) -> None:
+        self._pointer: _Container | None = None
+        self._monitor = -1
+        self._lock = allocate_lock()
+        self.name = check_name(name)
+        liblxc = _raw.liblxc()
+        self.lxcpath = check_path(_raw.default_lxcpath() if lxcpath is None else lxcpath)
+        pointer = liblxc.lxc_container_new(os.fsencode(self.name), os.fsencode(self.lxcpath))
+        if pointer == ffi.NULL:
+            raise LiblxcError("open", self.name, self.lxcpath, self._why_unreadable(), f"see {self.config_file}")
+        owned: Any = ffi.gc(pointer, liblxc.lxc_container_put)
+        self._pointer = owned
+        self._log = _raw.FailureLog(pointer)
+
+    # The handle
+
+    def close(self) -> None:
+        """Give the reference back to liblxc. Idempotent; never stops the container."""
+        pointer, self._pointer = self._pointer, None
+        if pointer is not None:
+            ffi.release(pointer)
+            self._log.close()
+        self._forget_monitor()
+
+    def __enter__(self) -> Container:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._pointer is not None:
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"Container({self.name!r}, {self.lxcpath!r})"
+
+    @property
+    def _c(self) -> _Container:
+        if self._pointer is None:
+            raise ValueError(f"the handle of container {self.name!r} is closed")
+        return self._pointer
+
+    def _fail(self, operation: str, hint: str = "") -> LiblxcError:
+        return LiblxcError(operation, self.name, self.lxcpath, self._log.read(), hint)
+
+    def _why_unreadable(self) -> str:
+        """Liblxc's complaint about the config file, from loading it into a handle that has none."""
+        empty = lib.lxc_container_new(b"lxccopy-no-such-container", os.fsencode(self.lxcpath))
+        if empty == ffi.NULL:
+            return ""
+        log = _raw.FailureLog(empty)
+        try:
+            lib.container_load_config(empty, os.fsencode(self.config_file))
+            return log.read()
+        finally:
+            log.close()
+            lib.lxc_container_put(empty)
+
+    # What it is
+
+    @property
+    def directory(self) -> str:
+        """The container's own directory, an absolute path; it need not exist."""
+        return f"{self.lxcpath}/{self.name}"
+
+    @property
+    def config_file(self) -> str:
+        """The container's configuration file, an absolute path; it need not exist."""
+        return f"{self.directory}/config"
+
+    @property
+    def defined(self) -> bool:
+        """Whether the container exists, that is, has a configuration file."""
+        return lib.container_is_defined(self._c)
+
+    @property
+    def controllable(self) -> bool:
+        """Whether we may start, stop and enter it."""
+        return lib.container_may_control(self._c)
+
+    @property
+    def state(self) -> str:
+        """STOPPED, STARTING, RUNNING, STOPPING, ABORTING, FREEZING, FROZEN or THAWED."""
+        return _raw.text(lib.container_state(self._c))
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs, also when frozen."""
+        return lib.container_is_running(self._c)
+
+    @property
+    def init_pid(self) -> int:
+        """The process id of its init as seen from here; -1 where it does not run."""
+        return lib.container_init_pid(self._c)
+
+    def require_defined(self) -> None:
+        """Raise ContainerNotFoundError unless the container exists; liblxc's clone() says nothing in that case."""
+        if not self.defined:
+            raise ContainerNotFoundError(
+                f"container {self.name!r} is not defined in {self.lxcpath}: {self.config_file} does not exist"
+            )
+
+    # Its configuration
+
+    def config(self, key: str) -> str:
+        """Return a config item; empty where it is not set, a line for each entry where it is a list.
+
+        Raises:
+            LiblxcError: liblxc knows no such key.
+
+        Reproduces: lxcapi_get_config_item().
+        """
+        name = key.encode()
+        size = lib.container_get_config_item(self._c, name, ffi.NULL, 0)
+        if size < 0:
+            if lib.lxc_config_item_is_supported(name):
+                return ""
+            raise LiblxcError(f"get {key} of", self.name, self.lxcpath, "liblxc knows no such key")
+        value = ffi.new("char[]", size + 1)
+        lib.container_get_config_item(self._c, name, value, size + 1)
+        return _raw.text(value).rstrip("\n")
+
+    def set_config(self, key: str, value: str) -> None:
+        """Set a config item in memory; list items get an entry more. save_config() writes it.
+
+        Raises:
+            OptionError: The value has a control character.
+            LiblxcError: liblxc refuses the key or the value.
+
+        Reproduces: lxcapi_set_config_item().
+        """
+        check_value(key, value)
+        self._log.mark()
+        if not lib.container_set_config_item(self._c, key.encode(), os.fsencode(value)):
+            raise self._fail(f"set {key} = {value} for")
+
+    def clear_config(self, key: str) -> None:
+        """Remove a config item in memory, all its entries where it is a list.
+
+        Raises:
+            LiblxcError: liblxc knows no such key.
+
+        Reproduces: lxcapi_clear_config_item().
+        """
+        self._log.mark()
+        if not lib.container_clear_config_item(self._c, key.encode()):
+            raise self._fail(f"clear {key} of")
+
+    def save_config(self) -> None:
+        """Write the configuration to the container's config file, making its directory where needed.
+
+        Raises:
+            LiblxcError: It cannot be written.
+
+        Reproduces: lxcapi_save_config().
+        """
+        self._log.mark()
+        if not lib.container_save_config(self._c, ffi.NULL):
+            raise self._fail("save the configuration of")
+
+    # Copies
+
+    def clone(
+        self,
+        name: str,
+        *,
+        newpath: StrPath | None = None,
+        flags: int = 0,
+        storage: str | None = None,
+        size: int = 0,
+        hook_args: Sequence[str] = (),
+    ) -> Container:
+        """Copy or snapshot the container.
+
+        Args:
+            name: The new container's name.
+            newpath: The directory for it; the same as ours where None.
+            flags: CloneFlag values.
+            storage: The type of storage, as after ``lxc-copy -B``; liblxc chooses where None.
+            size: Of a new block device or image, in bytes; 0 for liblxc's default.
+            hook_args: Further arguments for lxc.hook.clone. liblxc pastes them into a shell line; they are quoted here.
+
+        Returns:
+            A reference to the new container, opened from disk: some storage drivers leave a wrong path in memory.
+
+        Raises:
+            LiblxcError: liblxc could not do it.
+
+        Reproduces: lxcapi_clone().
+        """
+        path = self.lxcpath if newpath is None else check_path(newpath)
+        check_name(name)
+        arguments, keep = _raw.string_list(_quote(hook_args))
+        with self._lock:
+            self._check_sigchld("clone")
+            self._log.mark()
+            pointer = lib.container_clone(
+                self._c,
+                os.fsencode(name),
+                os.fsencode(path),
+                flags,
+                storage.encode() if storage else ffi.NULL,
+                size,
+                arguments if keep else ffi.NULL,
+            )
+            if pointer == ffi.NULL:
+                raise self._fail("copy")
+        lib.lxc_container_put(pointer)
+        return Container(name, path)
+
+    def destroy(self) -> None:
+        """Remove the container, its storage and what its base remembers of it.
+
+        Raises:
+            LiblxcError: It runs, others are snapshots of it, or something of it could not be removed.
+
+        Reproduces: lxcapi_destroy().
+        """
+        with self._lock:
+            self._log.mark()
+            if not lib.container_destroy(self._c):
+                raise self._fail("destroy")
+
+    def forget_lock(self) -> None:
+        """Remove the lock file that liblxc made for this container; for one that is gone and will not come back."""
+        runtime = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
+        if runtime:
+            try:
+                os.unlink(f"{runtime}/lxc/lock{self.lxcpath}/.{self.name}")
+            except OSError:
+                pass
+
+    # Running it
+
+    def start(self, *, tmpfs: int = -1, tmpfs_path: str = "", log_level: str | None = None) -> None:
+        """Start the container in the background, from a helper process that shares nothing with ours.
+
+        The helper has its own session and, as root, its own mount namespace, in which the container's monitor stays:
+        what is mounted there is invisible on the host and ends with it. The configuration is read from disk.
+
+        Args:
+            tmpfs: A descriptor from _raw.new_tmpfs() to mount there, or -1. It is still the caller's to close.
+            tmpfs_path: The empty directory to mount it on.
+            log_level: For the reason of a failure: ``"DEBUG"`` to see what failing hooks print.
+
+        Raises:
+            LiblxcError: It did not reach RUNNING. All processes of the attempt are gone.
+
+        Reproduces: lxcapi_start(). Differs: the caller stays in its cgroups.
+        """
+        self._check_sigchld("start")
+        self._forget_monitor()
+        self._log.mark()
+        name, lxcpath, path = os.fsencode(self.name), os.fsencode(self.lxcpath), os.fsencode(tmpfs_path)
+        plan: Any = ffi.new("struct lxccopy_plan *")
+        strings = [ffi.new("char[]", item) for item in (name, lxcpath, path)]
+        plan.name, plan.lxcpath, plan.tmpfs_path = strings
+        level = ffi.new("char[]", log_level.encode()) if log_level else ffi.NULL
+        plan.log_level = level
+        plan.log_fd, plan.tmpfs_fd = self._log.fd, tmpfs
+        plan.private_mounts = os.geteuid() == 0
+        socket = ffi.new("int *")
+        helper = lib.lxccopy_spawn(plan, socket)
+        if helper < 0:
+            raise LiblxcError("start", self.name, self.lxcpath, f"cannot fork a helper: {_raw.fail().strerror}")
+        report: Any = ffi.new("struct lxccopy_report *")
+        try:
+            _await_report(socket[0], helper)
+        finally:
+            self._monitor = lib.lxccopy_receive(socket[0], report)
+            os.close(socket[0])
+            _reap(helper)
+        if self._monitor < 0:
+            raise self._start_failure(report.step, report.error)
+        self._monitor = _raw.above_stdio(self._monitor)
+
+    def _start_failure(self, step: int, error: int) -> LiblxcError:
+        reason = self._log.read()
+        if step == lib.LXCCOPY_STEP_MONITOR:
+            reason = reason or "its init ended at once"
+        elif step in _STEPS:
+            reason = ": ".join(filter(None, [_STEPS[step], os.strerror(error) if error else reason]))
+        return LiblxcError("start", self.name, self.lxcpath, reason or "liblxc gave no reason")
+
+    def stop(self) -> None:
+        """Kill everything in the container and wait until its monitor has tidied up. Does nothing where it is stopped.
+
+        Raises:
+            LiblxcError: liblxc could not do it.
+
+        Reproduces: lxcapi_stop(). Differs: an ephemeral container's directory is gone on return.
+        """
+        self._watch_monitor()
+        if self.running:
+            self._log.mark()
+            if not lib.container_stop(self._c) and self.running:
+                raise self._fail("stop")
+        self.wait_gone()
+
+    def shutdown(self, timeout: float | None = None) -> bool:
+        """Ask the container's init to halt and wait for the monitor's end.
+
+        Args:
+            timeout: How long to wait, in seconds; None for ever.
+
+        Returns:
+            Whether it has ended.
+
+        Reproduces: lxcapi_shutdown(). Differs: waits for the monitor, not the state, and a signal can interrupt it.
+        """
+        self._watch_monitor()
+        if self.running:
+            self._log.mark()
+            if not lib.container_shutdown(self._c, 0) and self.running:
+                raise self._fail("shut down")
+        return self.wait_gone(timeout)
+
+    def wait_gone(self, timeout: float | None = None) -> bool:
+        """Wait for the end of the monitor, after which liblxc does nothing more with the container.
+
+        Args:
+            timeout: In seconds; None for ever.
+
+        Returns:
+            Whether it has ended; True where there is none.
+        """
+        if self._monitor < 0:
+            return True
+        if not wait_readable(self._monitor, timeout):
+            return False
+        self._forget_monitor()
+        return True
+
+    def _watch_monitor(self) -> None:
+        """Hold the monitor's pidfd: it is the parent of the container's init."""
+        if self._monitor >= 0:
+            return
+        init = self.init_pid
+        if init <= 0:
+            return
+        try:
+            parent = _parent(init)
+            pidfd = _raw.pidfd_open(parent)
+            if _parent(init) != parent:
+                os.close(pidfd)
+                raise ProcessLookupError
+        except OSError:
+            return  # it has ended meanwhile
+        self._monitor = pidfd
+
+    def _forget_monitor(self) -> None:
+        if self._monitor >= 0:
+            os.close(self._monitor)
+            self._monitor = -1
+
+    # Commands in it
+
+    def attach(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        env: Mapping[str, str],
+        cwd: str | None = None,
+        terminal: int = -1,
+        error_fd: int = -1,
+    ) -> int:
+        """Start a command in the running container, in a session of its own.
+
+        Args:
+            argv: The command and its arguments; the command is looked up in the container's PATH.
+            stdin: Descriptor for its standard input; ours stays open.
+            stdout: Descriptor for its standard output.
+            stderr: Descriptor for its standard error.
+            env: Its environment, besides PATH and ``container=lxc``, which liblxc sets.
+            cwd: Its working directory, which must exist; None for ours if it exists there too, else ``/``.
+            terminal: Which of 0, 1 and 2 becomes its controlling terminal, or -1.
+            error_fd: A pipe to write errno to, as a native int, when the command cannot be executed.
+
+        Returns:
+            The process id of the command, a child of ours, to be waited for.
+
+        Raises:
+            LiblxcError: The container does not run, or could not be entered.
+
+        Reproduces: lxcapi_attach().
+        """
+        argument_list, keep_arguments = _raw.string_list(argv)
+        if not keep_arguments:
+            raise OptionError("the command is empty")
+        environment, keep_environment = _raw.string_list(f"{key}={value}" for key, value in env.items())
+        directory = ffi.new("char[]", os.fsencode(cwd)) if cwd is not None else ffi.NULL
+        command = ffi.new("struct lxccopy_command *", [argument_list, directory, terminal, error_fd])
+        options: Any = ffi.new("lxc_attach_options_t *")
+        lib.default_attach_options(options)
+        options.extra_env_vars = environment
+        pid = ffi.new("pid_t *")
+        with self._lock:
+            self._check_sigchld("enter")
+            self._log.mark()
+            # Descriptor 0 as stdin_fd makes liblxc ignore SIGINT in this process, for good.
+            fds = _duplicates(stdin, stdout, stderr)
+            try:
+                options.stdin_fd, options.stdout_fd, options.stderr_fd = fds
+                if lib.container_attach(self._c, command, options, pid) < 0:
+                    raise self._fail("run a command in", "" if self.running else "it is not running")
+            finally:
+                for fd in fds:
+                    os.close(fd)
+        del keep_environment
+        return int(pid[0])
+
+    def devpts(self) -> int:
+        """Return a descriptor of the running container's devpts, in which its terminals live.
+
+        Raises:
+            OSError: It has none, or liblxc is older than 4.0.5.
+        """
+        fd = lib.container_devpts_fd(self._c)
+        if fd < 0:
+            raise _raw.fail("devpts")
+        return _raw.above_stdio(fd)
+
+    def _check_sigchld(self, operation: str) -> None:
+        if lib.lxccopy_sigchld_ignored():
+            raise LiblxcError(
+                operation,
+                self.name,
+                self.lxcpath,
+                "this process ignores SIGCHLD, so liblxc would lose its children",
+                "call signal.signal(signal.SIGCHLD, signal.SIG_DFL) first",
+            )
+
+
+def wait_readable(fd: int, timeout: float | None = None) -> bool:
+    """Wait until a descriptor is readable, which for a pidfd is the end of its process.
+
+    Args:
+        fd: The descriptor.
+        timeout: In seconds; None for ever. Signal handlers run meanwhile.
+
+    Returns:
+        Whether it is.
+    """
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else max(0.0, timeout) * 1000))
+
+
+def _duplicates(*fds: int) -> list[int]:
+    import fcntl
+
+    copies: list[int] = []
+    try:
+        for fd in fds:
+            copies.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))  # noqa: PERF401 - those made so far are closed
+    except OSError:
+        for copy in copies:
+            os.close(copy)
+        raise
+    return copies
+
+
+def _quote(words: Sequence[str]) -> list[str]:
+    if not words:
+        return []
+    import shlex
+
+    return [shlex.quote(word) for word in words]
+
+
+def _parent(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[1])
+
+
+def _await_report(socket: int, helper: int) -> None:
+    """Wait for the helper's report. When interrupted, let it finish first: a start cannot be called back."""
+    try:
+        wait_readable(socket)
+    except BaseException:
+        if not wait_readable(socket, _START_GRACE):
+            _kill_tree(helper)
+        raise
+
+
+def _kill_tree(helper: int) -> None:
+    """Kill a helper and all it started. It is a subreaper: what loses its parent becomes its child."""
+    deadline = time.monotonic() + _START_GRACE
+    while time.monotonic() < deadline:
+        with open(f"/proc/{helper}/task/{helper}/children", encoding="ascii") as file:
+            children = [int(pid) for pid in file.read().split()]
+        if not children:
+            break
+        for pid in children:
+            try:
+                os.kill(pid, 9)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.01)
+    try:
+        os.kill(helper, 9)
+    except ProcessLookupError:
+        pass
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # somebody else in this process waits for any child

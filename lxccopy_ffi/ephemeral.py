@@ -1,0 +1,422 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Ephemeral copies: an overlay snapshot of a base that runs once and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+
+from . import command
+from . import tmpfs as memory
+from .clone import (
+    Storage,
+    check_source,
+    check_target,
+    claim,
+    discard,
+    discard_quietly,
+    make,
+    open_source,
+    personalise,
+    personalise_layers,
+)
+from .errors import AccessError, OptionError
+from .names import check_name, check_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from subprocess import CompletedProcess
+    from types import TracebackType
+    from typing import Any
+
+    from .container import Container
+    from .names import StrPath
+
+# How long a copy whose data is kept may take to halt before it is killed, in seconds.
+KEEP_DATA_SHUTDOWN = 30.0
+
+
+class EphemeralCopy:
+    """A throwaway copy of a container: an overlay on its base, removed when it stops.
+
+    The constructor only checks. ``with`` starts the copy and closes it at the end:
+
+        with EphemeralCopy("base", tmpfs=True) as copy:
+            copy.run(["touch", "/root/x"], check=True)
+
+    Args:
+        source: The name of the base.
+        name: The name for the copy; where None, the base's with six random characters.
+        tmpfs: Keep what the copy writes in memory. If that is not possible, nothing is started.
+        tmpfs_size: The size of the tmpfs: bytes with an optional K, M or G, or a percentage of memory; where None, the
+            kernel's default of half the memory.
+        tmpfs_inodes: How many files it may hold; where None, the kernel's default.
+        tmpfs_via: ``"monitor"``: the data survive a reboot of the copy; only this package can start it. ``"hook"``:
+            lxc-copy's way, a script that any tool can start it with. Where None, what is possible and fits best.
+        keep_data: Keep the copy when it stops; not with tmpfs.
+        keep_name: Keep the base's host name, hosts file and machine id.
+        keep_mac: Keep the base's network addresses.
+        allow_running: Copy the base also while it runs.
+        hook_args: Further arguments for the base's lxc.hook.clone.
+        lxcpath: The directory that holds the base; LXC's default where None.
+        newpath: The directory for the copy; the base's where None.
+        shutdown_timeout: How long the copy may take to halt when it is closed, in seconds, before it is killed; a
+            negative number waits for ever. Where None, a throwaway copy is killed at once, and a kept one has 30
+            seconds.
+
+    Raises:
+        OptionError: An argument is not allowed, or contradicts another.
+
+    Reproduces: lxc_copy.c:do_clone_ephemeral(). Differs: everything is checked before anything is made, and a failure
+    at any step leaves nothing.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        name: str | None = None,
+        *,
+        tmpfs: bool = False,
+        tmpfs_size: str | None = None,
+        tmpfs_inodes: int | None = None,
+        tmpfs_via: str | None = None,
+        keep_data: bool = False,
+        keep_name: bool = False,
+        keep_mac: bool = False,
+        allow_running: bool = False,
+        hook_args: Sequence[str] = (),
+        lxcpath: StrPath | None = None,
+        newpath: StrPath | None = None,
+        shutdown_timeout: float | None = None,
+    ) -> None:
+        self.source = check_name(source)
+        self._wanted_name = None if name is None else check_name(name, "new name")
+        self._lxcpath = None if lxcpath is None else check_path(lxcpath)
+        self._newpath = None if newpath is None else check_path(newpath, "new path")
+        self._limits = _check_tmpfs(tmpfs, tmpfs_size, tmpfs_inodes, tmpfs_via, keep_data=keep_data)
+        self._via = tmpfs_via
+        self._keep_data = keep_data
+        self._keep_name = keep_name
+        self._keep_mac = keep_mac
+        self._allow_running = allow_running
+        self._hook_args = tuple(hook_args)
+        self._shutdown_timeout = shutdown_timeout
+        if shutdown_timeout is None and keep_data:
+            self._shutdown_timeout = KEEP_DATA_SHUTDOWN
+        self._container: Container | None = None
+        self._memory = -1
+        self._fresh = True  # never ran: nothing in it is worth keeping
+
+    @property
+    def container(self) -> Container:
+        """The copy's container, once it is made.
+
+        Raises:
+            ValueError: It is not made yet, or closed.
+        """
+        if self._container is None:
+            raise ValueError(f"the copy of {self.source!r} is not started")
+        return self._container
+
+    @property
+    def name(self) -> str:
+        """The copy's name, once it is made."""
+        return self.container.name
+
+    def __repr__(self) -> str:
+        return f"<EphemeralCopy of {self.source!r}: {self._container.name if self._container else 'not started'}>"
+
+    def create(self) -> Container:
+        """Make the copy without starting it, so that any tool can: a tmpfs is then mounted by a hook.
+
+        Raises:
+            LxcCopyError: As clone() does; nothing is left of the copy.
+        """
+        return self._create(self._via or memory.HOOK)
+
+    def start(self) -> Container:
+        """Start the copy, and make it first where create() was not called. It runs until it stops or is closed.
+
+        Raises:
+            LxcCopyError: As clone() does; LiblxcError where it does not start. Nothing is left of the copy.
+        """
+        if self._container is None:
+            self._create(self._via)
+        copy = self.container
+        level = "DEBUG" if copy.config("lxc.hook") else None
+        try:
+            copy.start(tmpfs=self._memory, tmpfs_path=memory.MOUNT_POINT if self._memory >= 0 else "", log_level=level)
+        except BaseException:
+            if self._fresh:
+                self._abandon()
+            raise
+        self._fresh = False
+        self._close_memory()
+        return copy
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes | str | None = None,  # noqa: A002 - as subprocess.run() calls it
+        capture_output: bool = False,
+        text: bool = False,
+        timeout: float | None = None,
+        check: bool = False,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> CompletedProcess[Any]:
+        """Run a command in the copy and wait for it; see command.run() for the arguments, the result and the errors."""
+        return command.run(
+            self.container,
+            argv,
+            input=input,
+            capture_output=capture_output,
+            text=text,
+            timeout=timeout,
+            check=check,
+            env=env,
+            cwd=cwd,
+        )
+
+    def detach(self) -> None:
+        """Leave the copy running: close() then does nothing. It is removed when it stops, unless its data is kept."""
+        copy, self._container = self._container, None
+        self._close_memory()
+        if copy is not None:
+            copy.close()
+
+    def close(self, *, kill: bool = False) -> None:
+        """Stop the copy and remove it; only stop it where its data is kept. It is gone on return. Idempotent.
+
+        Args:
+            kill: Do so at once, whatever shutdown_timeout says.
+
+        Raises:
+            LiblxcError: It could not be stopped or removed.
+        """
+        copy, self._container = self._container, None
+        self._close_memory()
+        if copy is None:
+            return
+        with ExitStack() as steps:  # the last one first, and each of them whatever becomes of those before it
+            if not self._keep_data:
+                steps.callback(discard, copy.name, copy.lxcpath)
+            steps.callback(copy.close)
+            steps.callback(copy.stop)
+            if self._shutdown_timeout is not None and not kill:
+                copy.shutdown(None if self._shutdown_timeout < 0 else self._shutdown_timeout)
+
+    def __enter__(self) -> EphemeralCopy:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _create(self, via: str | None) -> Container:
+        if self._container is not None:
+            raise ValueError(f"the copy {self._container.name!r} is made already")
+        with ExitStack() as undo:
+            base = undo.enter_context(open_source(self.source, self._lxcpath))
+            path = self._newpath or base.lxcpath
+            storage = check_source(
+                base, snapshot=True, allow_running=self._allow_running, tmpfs=self._limits is not None
+            )
+            _check_user(base)
+            check_target(self._wanted_name, path)
+            way = self._choose_way(via, base)
+            if way == memory.MONITOR:
+                memory.ensure_mount_point()
+            name = claim(self._wanted_name, self.source, path)
+            undo.callback(discard_quietly, name, path)
+            undo.callback(self._close_memory)
+            copy = self._clone(base, name, path, undo)
+            if way == memory.MONITOR:
+                self._use_monitor(copy, storage)
+            elif not self._keep_name:
+                personalise(copy)
+            if way == memory.HOOK:
+                self._use_hook(copy)
+            copy.save_config()
+            undo.pop_all()
+            base.close()
+        self._container = copy
+        return copy
+
+    def _clone(self, base: Container, name: str, path: str, undo: ExitStack) -> Container:
+        """The copy, marked as ephemeral in its file before anything else is done to it."""
+        copy = make(
+            base,
+            name,
+            path,
+            snapshot=True,
+            keep_name=self._keep_name,
+            keep_mac=self._keep_mac,
+            allow_running=self._allow_running,
+            hook_args=self._hook_args,
+        )
+        undo.callback(copy.close)
+        if not self._keep_data:
+            copy.set_config("lxc.ephemeral", "1")
+        copy.clear_config("lxc.start.auto")  # a copy that is left over must not come up with the machine
+        copy.clear_config("lxc.group")
+        copy.save_config()
+        return copy
+
+    def _choose_way(self, via: str | None, base: Container) -> str | None:
+        if self._limits is None:
+            return None
+        # In a user namespace liblxc mounts the overlay as mapped root, who cannot reach a tmpfs of ours.
+        possible = os.geteuid() == 0 and not base.config("lxc.idmap")
+        if via == memory.MONITOR and not possible:
+            raise OptionError("tmpfs_via='monitor' needs root and a base without an id map; use 'hook'")
+        return via or (memory.MONITOR if possible else memory.HOOK)
+
+    def _use_monitor(self, copy: Container, base: Storage) -> None:
+        """Make the tmpfs and point the copy's overlay at where the monitor will have it."""
+        assert self._limits is not None  # noqa: S101 - for the type checker
+        made = Storage(copy)
+        # What clone() or a hook of the base wrote is not in the tmpfs: it becomes a layer below it.
+        lower = ([made.upper] if os.listdir(made.upper) else []) + made.lower
+        self._memory = memory.make(self._limits, os.stat(base.upper or base.lower[0]))
+        if not self._keep_name:
+            personalise_layers(f"/proc/self/fd/{self._memory}/delta", lower, copy.name)
+        copy.set_config("lxc.rootfs.path", ":".join(["overlay", *lower, memory.UPPER]))
+
+    def _use_hook(self, copy: Container) -> None:
+        """Write the hook that mounts the tmpfs, and move what it would hide below it."""
+        assert self._limits is not None  # noqa: S101 - for the type checker
+        made = Storage(copy)
+        if os.listdir(made.upper):
+            carried = f"{copy.directory}/carried"
+            os.rename(made.upper, carried)
+            os.mkdir(made.upper, 0o755)
+            copy.set_config("lxc.rootfs.path", ":".join(["overlay", carried, *made.lower, made.upper]))
+        script = memory.hook_script(copy.directory, copy.name, self._limits, keep_name=self._keep_name)
+        copy.set_config("lxc.hook.pre-mount", memory.write_hook(copy.directory, script))
+
+    def _abandon(self) -> None:
+        """Remove a copy that never started, whatever keep_data says; the reason is on its way up."""
+        copy, self._container = self._container, None
+        self._close_memory()
+        if copy is not None:
+            copy.close()
+            discard_quietly(copy.name, copy.lxcpath)
+
+    def _close_memory(self) -> None:
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
+
+
+def _check_tmpfs(
+    tmpfs: bool,  # noqa: FBT001 - checked, not passed on
+    size: str | None,
+    inodes: int | None,
+    via: str | None,
+    *,
+    keep_data: bool,
+) -> memory.Limits | None:
+    limits = memory.Limits(size, inodes)
+    if via not in (None, memory.MONITOR, memory.HOOK):
+        raise OptionError(f"tmpfs_via must be 'monitor' or 'hook', not {via!r}")
+    if not tmpfs:
+        if limits.mount_options or via:
+            raise OptionError("a size, inodes or way for the tmpfs is given, but no tmpfs (-t)")
+        return None
+    if keep_data:
+        raise OptionError("a copy on a tmpfs cannot be kept: -t and -D contradict each other")
+    return limits
+
+
+def _check_user(base: Container) -> None:
+    """Refuse early what liblxc would refuse late: an ordinary user without subordinate ids, or a base without a map."""
+    if os.geteuid() == 0:
+        return
+    user = _user_name()
+    for file in ("/etc/subuid", "/etc/subgid"):
+        if not _has_range(file, user):
+            raise AccessError(
+                f"user {user!r} has no subordinate ids in {file}, which containers of ordinary users need; "
+                f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
+            )
+    if not base.config("lxc.idmap"):
+        raise AccessError(
+            f"container {base.name!r} in {base.lxcpath} has no id map (lxc.idmap), so only root can start a copy of it"
+        )
+
+
+def _user_name() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _has_range(file: str, user: str) -> bool:
+    try:
+        with open(file, encoding="utf-8", errors="replace") as lines:
+            return any(line.split(":", 1)[0] in (user, str(os.geteuid())) for line in lines)
+    except OSError:
+        return False
+
+
+def run(
+    source: str,
+    argv: Sequence[str],
+    *,
+    input: bytes | str | None = None,  # noqa: A002 - as subprocess.run() calls it
+    capture_output: bool = False,
+    text: bool = False,
+    timeout: float | None = None,
+    check: bool = False,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    **copy_options: Any,  # noqa: ANN401 - those of EphemeralCopy, checked there
+) -> CompletedProcess[Any]:
+    """Run a command in a fresh copy of a container, and remove the copy.
+
+        run("base", ["cat", "/etc/hostname"], tmpfs=True, capture_output=True, text=True).stdout
+
+    Args:
+        source: The name of the base.
+        argv: The command and its arguments.
+        input: As command.run() takes it, like the next six.
+        capture_output: Return what it prints.
+        text: Input and output are str.
+        timeout: In seconds, from the start of the command.
+        check: Raise CalledProcessError for a status other than 0.
+        env: The command's environment.
+        cwd: The command's working directory.
+        copy_options: The keywords of EphemeralCopy.
+
+    Returns:
+        The command's status and output.
+
+    Raises:
+        LxcCopyError: The copy could not be made or started.
+        subprocess.TimeoutExpired: The command took too long.
+        subprocess.CalledProcessError: It failed, and check is set.
+
+    Reproduces: ``lxc-copy -e -- CMD``. Differs: the command's status is returned.
+    """
+    command.check_argv(argv)
+    if env is not None:
+        command.check_env(env)
+    with EphemeralCopy(source, **copy_options) as copy:
+        return copy.run(
+            argv,
+            input=input,
+            capture_output=capture_output,
+            text=text,
+            timeout=timeout,
+            check=check,
+            env=env,
+            cwd=cwd,
+        )

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a container name, an lxcpath and a config value may be; everything else is refused here.
+
+liblxc itself takes almost anything, to the point of deleting a whole lxcpath for a container named "..".
+"""
+
+from __future__ import annotations
+
+import os
+
+from .errors import OptionError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Union
+
+    StrPath = Union[str, "os.PathLike[str]"]
+
+_ALNUM = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+_NAME = _ALNUM | frozenset("_.-")
+
+MAX_NAME = 64
+"""Longest name, in characters: the kernel's limit for a host name, which a copy's name becomes."""
+
+
+def check_name(name: str, what: str = "container name") -> str:
+    """Return a container name that is safe as a file name, a host name and a config value, or raise OptionError.
+
+    Args:
+        name: The name: a letter or digit, then letters, digits, ``_``, ``.`` and ``-``; 64 characters at most.
+        what: How an error calls it.
+
+    Raises:
+        OptionError: The name is anything else.
+    """
+    if not isinstance(name, str):
+        raise OptionError(f"the {what} must be a str, not {type(name).__name__}")
+    if not name:
+        raise OptionError(f"the {what} is empty")
+    if len(name) > MAX_NAME:
+        raise OptionError(f"the {what} {name!r} has {len(name)} characters; {MAX_NAME} is the longest")
+    if name[0] not in _ALNUM or not _NAME.issuperset(name):
+        raise OptionError(
+            f"the {what} {name!r} is not allowed: use letters, digits, '_', '.' and '-',"
+            " and begin with a letter or digit"
+        )
+    return name
+
+
+def check_path(path: StrPath, what: str = "lxcpath") -> str:
+    r"""Return a path made absolute, or raise OptionError for one that liblxc would misread.
+
+    Container paths become options of an overlay mount and lines of a config file, neither of which has a usable escape.
+
+    Args:
+        path: A path, absolute or relative to the current directory; it need not exist.
+        what: How an error calls it.
+
+    Raises:
+        OptionError: The path is empty, has a control character, ``,`` ``:`` or ``\``, or ends in a blank.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise OptionError(f"the {what} must be a path, not {type(path).__name__}")
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise OptionError(f"the {what} must be text, not {type(text).__name__}")
+    if not text:
+        raise OptionError(f"the {what} is empty")
+    absolute = os.path.abspath(text)
+    for character in absolute:
+        if character in ",:\\" or not character.isprintable():
+            raise OptionError(
+                f"the {what} {absolute!r} has the character {character!r}, which overlay mounts cannot carry"
+            )
+    if absolute.endswith(" "):
+        raise OptionError(f"the {what} {absolute!r} ends in a blank, which config files cannot carry")
+    return absolute
+
+
+def check_value(key: str, value: str) -> str:
+    """Return a config value that stays on its line, or raise OptionError.
+
+    Args:
+        key: The config key, for the error's text.
+        value: Text without control characters.
+
+    Raises:
+        OptionError: The value has a control character, such as a newline that would begin another config line.
+    """
+    if not isinstance(value, str):
+        raise OptionError(f"the value of {key} must be a str, not {type(value).__name__}")
+    if any((ord(character) < 32 and character != "\t") or ord(character) == 127 for character in value):
+        raise OptionError(f"the value of {key}, {value!r}, has a control character")
+    return value
+
+
+def random_name(base: str) -> str:
+    """Return a fresh name for a copy, ``BASE_XXXXXX``, shortened at the end of BASE to stay a legal name.
+
+    Reproduces: the name lxc-copy makes with mkdtemp().
+    """
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+    suffix = "".join(letters[byte % len(letters)] for byte in os.urandom(6))
+    return f"{base[: MAX_NAME - 7]}_{suffix}"

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A command on our terminal: a pseudo terminal of the container's own, and a relay between the two.
+
+The host's terminal itself is never handed in: whoever holds a terminal can type into it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import termios
+import tty
+
+from ._raw import open_terminal
+from .command import ROOT_ENVIRONMENT, Command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .container import Container
+
+_CHUNK = 1 << 16
+
+
+def terminals() -> list[int]:
+    """Which of our standard input, output and error are terminals."""
+    return [fd for fd in (0, 1, 2) if os.isatty(fd)]
+
+
+def _open(container: Container) -> tuple[int, int]:
+    """Both ends of a terminal in the container, so that tty(1) has a name for it; of the host's where it has none."""
+    try:
+        devpts = container.devpts()
+    except OSError:
+        return os.openpty()
+    try:
+        return open_terminal(devpts)
+    except OSError:
+        return os.openpty()
+    finally:
+        os.close(devpts)
+
+
+class TerminalSession:
+    """A command with a controlling terminal of its own in place of each standard descriptor that is a terminal.
+
+    Args:
+        container: The running container.
+        argv: The command and its arguments.
+        ours: Which of our descriptors 0 to 2 are terminals, at least one.
+    """
+
+    def __init__(self, container: Container, argv: Sequence[str], ours: Sequence[int]) -> None:
+        self._input = 0 if 0 in ours else -1
+        self._output = next((fd for fd in (1, 2) if fd in ours), 0)
+        self._saved: list[object] | None = None
+        # We keep the command's side open too: a terminal that nobody holds reports a hang-up without end.
+        self._ours, self._theirs = _open(container)
+        try:
+            self.resize()
+            if self._input < 0:
+                _without_output_processing(self._theirs)  # our terminal, which stays as it is, does that
+            streams = [self._theirs if fd in ours else fd for fd in (0, 1, 2)]
+            term = os.environ.get("TERM", "")
+            env = dict(ROOT_ENVIRONMENT, TERM=term) if term.isprintable() and term else ROOT_ENVIRONMENT
+            self.command = Command(
+                container, argv, stdin=streams[0], stdout=streams[1], stderr=streams[2], env=env, terminal=ours[0]
+            )
+        except BaseException:
+            self._close()
+            raise
+
+    def resize(self) -> None:
+        """Give the command's terminal the size of ours; for a SIGWINCH handler."""
+        try:
+            size = fcntl.ioctl(self._output, termios.TIOCGWINSZ, b"\0" * 8)
+            fcntl.ioctl(self._ours, termios.TIOCSWINSZ, size)
+        except OSError:
+            pass  # it has no size, or is gone
+
+    def relay(self) -> None:
+        """Pass on what is typed and what is printed until the command ends; our terminal is raw meanwhile."""
+        self._make_raw()
+        try:
+            self._loop()
+        finally:
+            self._restore()
+            self._close()
+
+    def _loop(self) -> None:
+        poll = select.poll()
+        poll.register(self.command.pidfd, select.POLLIN)
+        typed = b""  # what the command has not taken yet: never wait for it, its output may have to be read first
+        os.set_blocking(self._ours, False)
+        while True:
+            poll.register(self._ours, select.POLLIN | (select.POLLOUT if typed else 0))
+            if self._input >= 0 and not typed:
+                poll.register(self._input, select.POLLIN)
+            events = dict(poll.poll())
+            if events.get(self._ours, 0) & select.POLLIN:
+                self._print()
+            if self._input in events:
+                poll.unregister(self._input)
+                typed = self._read(self._input)
+                if not typed:
+                    self._input = -1  # ours was closed; the command hears of it by SIGHUP
+            if typed:
+                typed = typed[self._type(typed) :]
+            if self.command.pidfd in events:
+                while self._print():
+                    pass  # what it said last
+                self.command.wait()
+                return
+
+    def _print(self) -> bool:
+        """Pass on what the command has printed; False if there was nothing."""
+        data = memoryview(self._read(self._ours))
+        found = bool(data)
+        while data:
+            data = data[os.write(self._output, data) :]
+        return found
+
+    def _type(self, typed: bytes) -> int:
+        try:
+            return os.write(self._ours, typed)
+        except BlockingIOError:
+            return 0
+
+    @staticmethod
+    def _read(fd: int) -> bytes:
+        """Read what is there; nothing at the end, which a terminal tells by EIO once nobody holds its other side."""
+        try:
+            return os.read(fd, _CHUNK)
+        except OSError:
+            return b""
+
+    def _close(self) -> None:
+        os.close(self._ours)
+        os.close(self._theirs)
+
+    def _make_raw(self) -> None:
+        if self._input >= 0:
+            self._saved = termios.tcgetattr(self._input)
+            tty.setraw(self._input, termios.TCSADRAIN)
+
+    def _restore(self) -> None:
+        if self._saved is not None:
+            try:
+                termios.tcsetattr(0, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]
+            except termios.error:
+                pass  # the terminal was closed
+            self._saved = None
+
+
+def _without_output_processing(fd: int) -> None:
+    attributes = termios.tcgetattr(fd)
+    attributes[1] &= ~termios.OPOST
+    termios.tcsetattr(fd, termios.TCSANOW, attributes)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Putting a copy's writable layer in memory.
+
+Two ways. *monitor*: a tmpfs made here is mounted in the mount namespace of the container's monitor, so it survives a
+reboot of the container, ends with the monitor and never shows on the host. *hook*: lxc-copy's pre-mount script, for
+containers that somebody else starts or that we may not mount for.
+
+Reproduces: lxc_copy.c:mount_tmpfs(). Differs: neither way can end up on disk in silence, see SPEC A5.4.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from . import _raw
+from .errors import OptionError, UnsupportedError
+
+# The same for every copy: each monitor sees its own tmpfs there. The directory on the host stays empty, so a copy that
+# is started by other means finds no upper layer and fails.
+MOUNT_POINT = "/run/lxccopy/upper"
+UPPER = f"{MOUNT_POINT}/delta"
+
+MONITOR = "monitor"
+HOOK = "hook"
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_LARGEST = (1 << 63) - 1
+
+
+class Limits:
+    """How much a tmpfs may hold.
+
+    Args:
+        size: Bytes with an optional suffix K, M or G, or a percentage of memory (``"50%"``); None for the kernel's
+            default, half of memory.
+        inodes: How many files and directories; None for the kernel's default.
+
+    Raises:
+        OptionError: One of them is malformed or zero.
+    """
+
+    def __init__(self, size: str | None = None, inodes: int | None = None) -> None:
+        self.size = None if size is None else check_size(size)
+        if inodes is not None and (not isinstance(inodes, int) or isinstance(inodes, bool) or inodes < 1):
+            raise OptionError(f"the number of inodes of the tmpfs must be a positive whole number, not {inodes!r}")
+        self.inodes = None if inodes is None else str(inodes)
+
+    @property
+    def mount_options(self) -> str:
+        """The options as mount(8) takes them, each with a leading comma."""
+        size = f",size={self.size}" if self.size else ""
+        return size + (f",nr_inodes={self.inodes}" if self.inodes else "")
+
+
+def check_size(size: str) -> str:
+    """Return a tmpfs size as the kernel reads it, or raise OptionError.
+
+    Args:
+        size: Digits with an optional K, M or G, or 1% to 100%.
+    """
+    wrong = OptionError(f"the size of the tmpfs, {size!r}, is not a number of bytes such as 64M or 1G, nor 1% to 100%")
+    if not isinstance(size, str) or not size.isascii():
+        raise wrong
+    number, unit = (size, "") if size[-1:].isdigit() else (size[:-1], size[-1:].upper())
+    if not number.isdigit() or len(number) > 19:
+        raise wrong
+    value = int(number)
+    if unit == "%":
+        if not 1 <= value <= 100:
+            raise wrong
+    elif unit not in _UNITS or not 1 <= value * _UNITS[unit] <= _LARGEST:
+        raise wrong
+    return f"{value}{unit}"
+
+
+def make(limits: Limits, root: os.stat_result) -> int:
+    """Return a descriptor of a new tmpfs, mounted nowhere, with an upper and a work directory for an overlay.
+
+    Args:
+        limits: Its size.
+        root: Mode and owner of the base's root directory; the copy's becomes the same.
+
+    Raises:
+        UnsupportedError: The kernel cannot, or we may not.
+    """
+    try:
+        fd = _raw.new_tmpfs(limits.size, limits.inodes, "0755")
+    except OSError as error:
+        raise UnsupportedError(
+            f"cannot make a tmpfs{limits.mount_options.replace(',', ' ')}: {error.strerror}"
+        ) from error
+    try:
+        os.mkdir("work", 0o700, dir_fd=fd)
+        os.mkdir("delta", 0o700, dir_fd=fd)
+        os.chown("delta", root.st_uid, root.st_gid, dir_fd=fd, follow_symlinks=False)
+        os.chmod("delta", stat.S_IMODE(root.st_mode), dir_fd=fd)
+        os.utime("delta", ns=(root.st_atime_ns, root.st_mtime_ns), dir_fd=fd, follow_symlinks=False)
+    except OSError as error:
+        os.close(fd)
+        raise UnsupportedError(f"the tmpfs is too small to hold anything: {error.strerror}") from error
+    return fd
+
+
+def ensure_mount_point() -> None:
+    """Make the host directory that tmpfs are mounted over, or refuse what somebody else put there.
+
+    Raises:
+        UnsupportedError: It is not an ordinary directory of root's.
+    """
+    for path in (os.path.dirname(MOUNT_POINT), MOUNT_POINT):
+        try:
+            os.mkdir(path, 0o755)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise UnsupportedError(f"cannot make {path} to mount a tmpfs on: {error.strerror}") from error
+        found = os.lstat(path)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0:
+            raise UnsupportedError(f"{path} is not a directory of root's; remove it")
+
+
+def hook_script(directory: str, name: str, limits: Limits, *, keep_name: bool) -> str:
+    """Return the text of the pre-mount hook that mounts a tmpfs over a copy's overlay directory.
+
+    For ordinary names and paths this is lxc-copy's script, with ``set -e`` added: without it a failing mount would
+    leave the container on disk.
+
+    Args:
+        directory: The copy's directory, an absolute path.
+        name: The copy's name.
+        limits: The size of the tmpfs.
+        keep_name: Leave the host name alone.
+    """
+    import shlex
+
+    overlay = shlex.quote(f"{directory}/overlay")
+    lines = ["#! /bin/sh", "set -e", f"mount -n -t tmpfs -o mode=0755{limits.mount_options} none {overlay}"]
+    if not keep_name:
+        etc = shlex.quote(f"{directory}/overlay/delta/etc")
+        target = shlex.quote(f"{directory}/overlay/delta/etc/hostname")
+        lines += [f"mkdir -p {etc}", f"echo {shlex.quote(name)} > {target}"]
+    return "\n".join(lines) + "\n"
+
+
+def write_hook(directory: str, script: str) -> str:
+    """Write the hook into a copy's directory under lxc-copy's kind of name; return what lxc.hook.pre-mount shall say.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    import shlex
+
+    from .names import random_name
+
+    path = f"{directory}/{random_name('pre-start').replace('_', '-')}"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o755)
+    with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+        os.fchmod(fd, 0o755)
+        file.write(script)
+    return shlex.quote(path)  # liblxc runs the value through a shell
