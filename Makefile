@@ -31,6 +31,7 @@ lint: $(VENV)/built ## ruff, mypy --strict and stubtest
 
 bench: $(VENV)/built ## time it against lxc-copy
 	@tools/install-packages run test
+	@$(BIN)/python -m compileall -q lxccopy_ffi  # as pip does when it installs
 	$(BIN)/python bench/oneshot.py $(ARGS)
 
 # One tool after the other, as each needs the one before: packages, virtual environment, extension.

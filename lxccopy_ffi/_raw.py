@@ -7,6 +7,7 @@ Importing this never fails for want of liblxc; the first use does, with a senten
 from __future__ import annotations
 
 import os
+import select
 from _thread import allocate_lock
 
 from .errors import LiblxcMissingError
@@ -158,6 +159,21 @@ def pidfd_open(pid: int) -> int:
     if fd < 0:
         raise fail(f"/proc/{pid}")
     return above_stdio(fd)
+
+
+def wait_readable(fd: int, timeout: float | None = None) -> bool:
+    """Wait until a descriptor is readable, which for a pidfd is the end of its process.
+
+    Args:
+        fd: The descriptor.
+        timeout: In seconds; None for ever. Signal handlers run meanwhile.
+
+    Returns:
+        Whether it is.
+    """
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else max(0.0, timeout) * 1000))
 
 
 def new_tmpfs(size: str | None, inodes: str | None, mode: str) -> int:

@@ -55,6 +55,9 @@ _CONFIG = (
     ("lxc.mount.entry", "mqueue dev/mqueue mqueue optional,create=dir 0 0"),
 )
 
+# Where to look besides the PATH.
+FALLBACK_PATH = ("/bin", "/usr/bin")
+
 _PACKAGES = "Debian and Ubuntu: busybox-static; Fedora and Arch: busybox; Alpine: busybox-static"
 
 
@@ -112,7 +115,7 @@ def find_busybox() -> str:
         UnsupportedError: There is none, or it needs shared libraries that the container would not have.
     """
     dynamic = ""
-    for directory in (*os.get_exec_path(), "/bin", "/usr/bin", "/usr/lib/busybox"):
+    for directory in (*os.get_exec_path(), *FALLBACK_PATH):
         for program in ("busybox", "busybox.static", "busybox-static"):
             path = os.path.join(directory, program)
             if os.path.isfile(path) and os.access(path, os.X_OK):

@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"ended by {signal.Signals(interrupt.number).name}")
         return 128 + interrupt.number
     except BrokenPipeError:
-        _silence_stdout()
+        pass  # whoever read our output has what they wanted
     return FAILED_BEFORE_COMMAND if parsed.has_command else FAILED
 
 
@@ -191,10 +191,7 @@ def _announce(copy: EphemeralCopy, source: str, parsed: Parsed, *, to_stderr: bo
     if "quiet" in parsed:
         return
     message = f"Created {copy.name} as clone of {source}\n"
-    if to_stderr:  # stdout is the command's
-        sys.stderr.write(message)
-    else:
-        _print(message)
+    _print(message, 2 if to_stderr else 1)  # with a command, stdout is the command's
 
 
 def _command(copy: EphemeralCopy, words: Sequence[str], signals: _Signals) -> int:
@@ -248,15 +245,15 @@ def _open_stdio() -> None:
     os.close(fd)
 
 
-def _print(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+def _print(text: str, fd: int = 1) -> None:
+    """Write at once, so that our lines and the command's stay in order; sys.stdout may not even be there."""
+    data = os.fsencode(text)
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(f"lxccopy: {text}\n")
-
-
-def _silence_stdout() -> None:
-    """Nobody reads it any more; Python must not complain when it flushes it at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    try:
+        _print(f"lxccopy: {text}\n", 2)
+    except OSError:
+        pass  # nobody listens

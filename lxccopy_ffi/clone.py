@@ -8,6 +8,8 @@ import stat
 from contextlib import ExitStack
 
 from . import identity
+from ._raw import default_lxcpath
+from .cgroups import remove_leftovers
 from .container import CloneFlag, Container
 from .errors import AccessError, ContainerExistsError, LiblxcError, LxcCopyError, OptionError, UnsupportedError
 from .names import check_name, check_path, random_name
@@ -75,16 +77,18 @@ def open_source(name: str, lxcpath: StrPath | None = None) -> Container:
         ContainerNotFoundError: It is not defined.
         AccessError: Its configuration may not be read, or we may not control it.
     """
+    path = check_path(default_lxcpath() if lxcpath is None else lxcpath)
+    file = f"{path}/{check_name(name)}/config"
+    try:
+        os.close(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
+    except FileNotFoundError:
+        pass  # require_defined() words it
+    except OSError as error:
+        raise AccessError(
+            f"cannot read container {name!r}: {file}: {error.strerror}; run as the user who owns it"
+        ) from error
     with ExitStack() as undo:
-        source = undo.enter_context(Container(name, lxcpath))
-        try:
-            os.close(os.open(source.config_file, os.O_RDONLY | os.O_CLOEXEC))
-        except FileNotFoundError:
-            pass  # require_defined() words it
-        except OSError as error:
-            raise AccessError(
-                f"cannot read container {name!r}: {source.config_file}: {error.strerror}; run as the user who owns it"
-            ) from error
+        source = undo.enter_context(Container(name, path))
         source.require_defined()
         if not source.controllable:
             raise AccessError(f"container {name!r} in {source.lxcpath} may not be controlled by this user")
@@ -199,16 +203,19 @@ def discard(name: str, lxcpath: str) -> None:
     directory = f"{lxcpath}/{name}"
     with Container(name, lxcpath) as copy:
         copy.stop()
+        if os.path.lexists(directory):  # its monitor was killed, or it never had one
+            remove_leftovers(name)
         try:
             if copy.defined:
                 copy.destroy()
         except LiblxcError:
             if os.path.lexists(copy.config_file):
                 raise  # otherwise its monitor was faster
-        try:
-            _remove_tree(directory)
-        except OSError as error:
-            raise LiblxcError("remove", name, lxcpath, f"{error.filename}: {error.strerror}") from error
+        if os.path.lexists(directory):
+            try:
+                _remove_tree(directory)
+            except OSError as error:
+                raise LiblxcError("remove", name, lxcpath, f"{error.filename}: {error.strerror}") from error
         copy.forget_lock()
 
 

@@ -7,8 +7,8 @@ import os
 import select
 import time
 
-from ._raw import pidfd_open
-from .container import Container, wait_readable
+from ._raw import pidfd_open, wait_readable
+from .container import Container
 from .errors import OptionError
 
 TYPE_CHECKING = False

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import os
-import select
 import time
 from _thread import allocate_lock
 
-from . import _raw
+from . import _raw, cgroups
 from ._raw import ffi, lib
 from .errors import ContainerNotFoundError, LiblxcError, OptionError
 from .names import check_name, check_path, check_value
@@ -71,7 +70,9 @@ class Container:
         self.lxcpath = check_path(_raw.default_lxcpath() if lxcpath is None else lxcpath)
         pointer = liblxc.lxc_container_new(os.fsencode(self.name), os.fsencode(self.lxcpath))
         if pointer == ffi.NULL:
-            raise LiblxcError("open", self.name, self.lxcpath, self._why_unreadable(), f"see {self.config_file}")
+            reason = self._why_unreadable()
+            hint = f"see {self.config_file}" if reason else "it keeps locks in /run/lxc, XDG_RUNTIME_DIR or HOME"
+            raise LiblxcError("open", self.name, self.lxcpath, reason or "liblxc gave no reason", hint)
         owned: Any = ffi.gc(pointer, liblxc.lxc_container_put)
         self._pointer = owned
         self._log = _raw.FailureLog(pointer)
@@ -337,6 +338,8 @@ class Container:
             self._monitor = lib.lxccopy_receive(socket[0], report)
             os.close(socket[0])
             _reap(helper)
+            if self._monitor < 0:
+                cgroups.remove_leftovers(self.name)  # the helper was in one, so liblxc could not remove it
         if self._monitor < 0:
             raise self._start_failure(report.step, report.error)
         self._monitor = _raw.above_stdio(self._monitor)
@@ -393,7 +396,7 @@ class Container:
         """
         if self._monitor < 0:
             return True
-        if not wait_readable(self._monitor, timeout):
+        if not _raw.wait_readable(self._monitor, timeout):
             return False
         self._forget_monitor()
         return True
@@ -501,21 +504,6 @@ class Container:
             )
 
 
-def wait_readable(fd: int, timeout: float | None = None) -> bool:
-    """Wait until a descriptor is readable, which for a pidfd is the end of its process.
-
-    Args:
-        fd: The descriptor.
-        timeout: In seconds; None for ever. Signal handlers run meanwhile.
-
-    Returns:
-        Whether it is.
-    """
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(None if timeout is None else max(0.0, timeout) * 1000))
-
-
 def _duplicates(*fds: int) -> list[int]:
     import fcntl
 
@@ -546,9 +534,9 @@ def _parent(pid: int) -> int:
 def _await_report(socket: int, helper: int) -> None:
     """Wait for the helper's report. When interrupted, let it finish first: a start cannot be called back."""
     try:
-        wait_readable(socket)
+        _raw.wait_readable(socket)
     except BaseException:
-        if not wait_readable(socket, _START_GRACE):
+        if not _raw.wait_readable(socket, _START_GRACE):
             _kill_tree(helper)
         raise
 

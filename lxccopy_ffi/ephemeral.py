@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 # How long a copy whose data is kept may take to halt before it is killed, in seconds.
 KEEP_DATA_SHUTDOWN = 30.0
 
+# What runs while a container starts. Where there is any, the log is kept in detail: it has what a failing one said.
+_HOOKS = tuple(f"lxc.hook.{name}" for name in ("pre-start", "start-host", "pre-mount", "mount", "autodev", "start"))
+
 
 class EphemeralCopy:
     """A throwaway copy of a container: an overlay on its base, removed when it stops.
@@ -144,8 +147,8 @@ class EphemeralCopy:
         if self._container is None:
             self._create(self._via)
         copy = self.container
-        level = "DEBUG" if copy.config("lxc.hook") else None
         try:
+            level = "DEBUG" if any(copy.config(key) for key in _HOOKS) else None
             copy.start(tmpfs=self._memory, tmpfs_path=memory.MOUNT_POINT if self._memory >= 0 else "", log_level=level)
         except BaseException:
             if self._fresh:
@@ -284,7 +287,7 @@ class EphemeralCopy:
         lower = ([made.upper] if os.listdir(made.upper) else []) + made.lower
         self._memory = memory.make(self._limits, os.stat(base.upper or base.lower[0]))
         if not self._keep_name:
-            personalise_layers(f"/proc/self/fd/{self._memory}/delta", lower, copy.name)
+            personalise_layers(f"/proc/self/fd/{self._memory}/upper/delta", lower, copy.name)
         copy.set_config("lxc.rootfs.path", ":".join(["overlay", *lower, memory.UPPER]))
 
     def _use_hook(self, copy: Container) -> None:

@@ -12,14 +12,18 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 
 from . import _raw
 from .errors import OptionError, UnsupportedError
 
-# The same for every copy: each monitor sees its own tmpfs there. The directory on the host stays empty, so a copy that
-# is started by other means finds no upper layer and fails.
-MOUNT_POINT = "/run/lxccopy/upper"
-UPPER = f"{MOUNT_POINT}/delta"
+# The same for every copy: each monitor sees its own tmpfs there.
+MOUNT_POINT = "/run/lxccopy"
+UPPER = f"{MOUNT_POINT}/upper/delta"
+
+# On the host a link to nowhere stands in its place. liblxc would make a missing upper directory, and a copy that is
+# started by other means would run on disk; through this link, in /proc, not even root can make one.
+_DEAD_END = "/proc/only-a-monitor-of-lxccopy-has-a-tmpfs-here"
 
 MONITOR = "monitor"
 HOOK = "hook"
@@ -91,11 +95,11 @@ def make(limits: Limits, root: os.stat_result) -> int:
             f"cannot make a tmpfs{limits.mount_options.replace(',', ' ')}: {error.strerror}"
         ) from error
     try:
-        os.mkdir("work", 0o700, dir_fd=fd)
-        os.mkdir("delta", 0o700, dir_fd=fd)
-        os.chown("delta", root.st_uid, root.st_gid, dir_fd=fd, follow_symlinks=False)
-        os.chmod("delta", stat.S_IMODE(root.st_mode), dir_fd=fd)
-        os.utime("delta", ns=(root.st_atime_ns, root.st_mtime_ns), dir_fd=fd, follow_symlinks=False)
+        for directory in ("upper", "upper/work", "upper/delta"):
+            os.mkdir(directory, 0o700, dir_fd=fd)
+        os.chown("upper/delta", root.st_uid, root.st_gid, dir_fd=fd, follow_symlinks=False)
+        os.chmod("upper/delta", stat.S_IMODE(root.st_mode), dir_fd=fd)
+        os.utime("upper/delta", ns=(root.st_atime_ns, root.st_mtime_ns), dir_fd=fd, follow_symlinks=False)
     except OSError as error:
         os.close(fd)
         raise UnsupportedError(f"the tmpfs is too small to hold anything: {error.strerror}") from error
@@ -103,21 +107,24 @@ def make(limits: Limits, root: os.stat_result) -> int:
 
 
 def ensure_mount_point() -> None:
-    """Make the host directory that tmpfs are mounted over, or refuse what somebody else put there.
+    """Make the host directory that each tmpfs is mounted over, or refuse what somebody else put there.
 
     Raises:
-        UnsupportedError: It is not an ordinary directory of root's.
+        UnsupportedError: It is not ours, or cannot be made.
     """
-    for path in (os.path.dirname(MOUNT_POINT), MOUNT_POINT):
-        try:
-            os.mkdir(path, 0o755)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise UnsupportedError(f"cannot make {path} to mount a tmpfs on: {error.strerror}") from error
-        found = os.lstat(path)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0:
-            raise UnsupportedError(f"{path} is not a directory of root's; remove it")
+    upper = os.path.dirname(UPPER)
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(MOUNT_POINT, 0o755)
+        with suppress(FileExistsError):
+            os.symlink(_DEAD_END, upper)
+    except OSError as error:
+        raise UnsupportedError(f"cannot make {upper}: {error.strerror}") from error
+    found = os.lstat(MOUNT_POINT)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0:
+        raise UnsupportedError(f"{MOUNT_POINT} is not a directory of root's; remove it")
+    if not os.path.islink(upper) or os.readlink(upper) != _DEAD_END:
+        raise UnsupportedError(f"{upper} is not the link to nowhere that we put there; remove it")
 
 
 def hook_script(directory: str, name: str, limits: Limits, *, keep_name: bool) -> str:

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Copies in memory: where the memory is, what it survives, and that a copy without it never runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import Cli, mounts, require
+
+from lxccopy_ffi import Container, EphemeralCopy, LiblxcError, UnsupportedError, _raw, container
+
+
+def monitor_of(copy: EphemeralCopy) -> int:
+    """The process id of a copy's monitor, the parent of its init."""
+    return container._parent(copy.container.init_pid)
+
+
+def tmpfs_of(copy: EphemeralCopy) -> list[str]:
+    """The tmpfs that only the copy's monitor sees, as lines of its mountinfo."""
+    lines = Path(f"/proc/{monitor_of(copy)}/mountinfo").read_text(encoding="ascii").splitlines()
+    return [line for line in lines if " /run/lxccopy " in line and " - tmpfs " in line]
+
+
+def output(copy: EphemeralCopy, script: str) -> str:
+    """What a shell script prints in a copy."""
+    return str(copy.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout)
+
+
+def reboot(copy: EphemeralCopy) -> None:
+    """Reboot a copy from the inside and wait until it is back."""
+    init = copy.container.init_pid
+    pidfd = os.pidfd_open(init)
+    copy.run(["reboot", "-f"])
+    assert _raw.wait_readable(pidfd, 10)
+    os.close(pidfd)
+    while copy.container.init_pid in (-1, init) or copy.container.state != "RUNNING":
+        assert copy.container._monitor >= 0
+
+
+def test_mounted_for_the_monitor_only(lxcpath: str) -> None:
+    """The tmpfs has the size that was asked for, and the host sees no mount."""
+    before = mounts()
+    with EphemeralCopy("base", lxcpath=lxcpath, tmpfs=True, tmpfs_size="16M") as copy:
+        assert before == mounts()
+        (line,) = tmpfs_of(copy)
+        assert "size=16384k" in line
+        copy.run(["touch", "/root/x"], check=True)
+        assert [] == os.listdir(f"{lxcpath}/{copy.name}/overlay/delta")
+
+
+@pytest.mark.parametrize("size", ["16M", "10%"])
+def test_size(lxcpath: str, size: str) -> None:
+    """The size of the file system that the container sees is the limit."""
+    with EphemeralCopy("base", lxcpath=lxcpath, tmpfs=True, tmpfs_size=size) as copy:
+        blocks = int(output(copy, "df -k / | tail -1 | awk '{print $(NF-4)}'"))
+    memory = int(Path("/proc/meminfo").read_text(encoding="ascii").split()[1])
+    assert blocks == pytest.approx(16384 if size == "16M" else memory // 10, rel=0.01)
+
+
+def test_full(lxcpath: str) -> None:
+    """Filling a small tmpfs gives "No space left" inside and costs the host nothing."""
+    free = os.statvfs(lxcpath).f_bfree
+    with EphemeralCopy("base", lxcpath=lxcpath, tmpfs=True, tmpfs_size="16M") as copy:
+        result = copy.run(["dd", "if=/dev/zero", "of=/root/big", "bs=1M", "count=64"], capture_output=True, text=True)
+        assert 0 != result.returncode
+        assert "No space left on device" in result.stderr
+        assert abs(free - os.statvfs(lxcpath).f_bfree) < 2000
+        copy.run(["sh", "-c", "rm /root/big && touch /root/small"], check=True)
+
+
+def test_inodes(lxcpath: str) -> None:
+    """The number of files can be limited too."""
+    with EphemeralCopy("base", lxcpath=lxcpath, tmpfs=True, tmpfs_inodes=100) as copy:
+        result = copy.run(["sh", "-c", "for i in $(seq 200); do : > /root/$i || exit 9; done"], capture_output=True)
+        assert 0 != result.returncode
+        assert b"No space left on device" in result.stderr
+
+
+def test_reboot(lxcpath: str) -> None:
+    """Data, limit and identity survive reboots of the copy."""
+    with EphemeralCopy("base", lxcpath=lxcpath, tmpfs=True, tmpfs_size="16M") as copy:
+        output(copy, "echo kept > /root/x")
+        for _ in range(3):
+            reboot(copy)
+            assert f"kept\n{copy.name}\n" == output(copy, "cat /root/x /etc/hostname")
+            (line,) = tmpfs_of(copy)
+            assert "size=16384k" in line
+
+
+def test_killed_monitor(lxcpath: str) -> None:
+    """Kill -9 of the monitor takes the tmpfs with it, and closing the copy removes the rest."""
+    before = mounts()
+    with EphemeralCopy("base", lxcpath=lxcpath, tmpfs=True) as copy:
+        os.kill(monitor_of(copy), signal.SIGKILL)
+        assert copy.container.wait_gone(10)
+        assert before == mounts()
+
+
+def test_gone_when_it_stops(lxcpath: str) -> None:
+    """A detached copy removes itself when its system halts."""
+    copy = EphemeralCopy("base", "halting", lxcpath=lxcpath, tmpfs=True)
+    copy.start()
+    pidfd = os.pidfd_open(monitor_of(copy))
+    copy.run(["poweroff", "-f"])
+    copy.detach()
+    assert _raw.wait_readable(pidfd, 10)
+    os.close(pidfd)
+    assert not os.path.exists(f"{lxcpath}/halting")
+    os.unlink(f"/run/lxc/lock{lxcpath}/.halting")
+
+
+def test_too_small(lxcpath: str) -> None:
+    """A tmpfs that cannot even hold the directories is refused."""
+    with pytest.raises(UnsupportedError, match="too small"):
+        EphemeralCopy("base", lxcpath=lxcpath, tmpfs=True, tmpfs_inodes=1).start()
+
+
+def test_only_we_can_start_it(lxcpath: str) -> None:
+    """A copy whose memory only we can mount does not run on disk when another tool starts it."""
+    require(os.path.exists("/usr/bin/lxc-start"), "lxc-start is not installed")
+    copy = EphemeralCopy("base", "ours", lxcpath=lxcpath, tmpfs=True, tmpfs_via="monitor")
+    copy.create()
+    try:
+        started = subprocess.run(
+            ["lxc-start", "-P", lxcpath, "-n", "ours", "-F"], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert 0 != started.returncode
+        assert "STOPPED" == copy.container.state
+    finally:
+        copy.close()
+    assert ["upper"] == os.listdir("/run/lxccopy")
+    assert not os.path.exists("/run/lxccopy/upper")
+
+
+def test_hook_for_other_tools(lxcpath: str) -> None:
+    """A copy that create() made can be started by lxc-start, and is on a tmpfs."""
+    require(os.path.exists("/usr/bin/lxc-start"), "lxc-start is not installed")
+    copy = EphemeralCopy("base", "theirs", lxcpath=lxcpath, tmpfs=True, tmpfs_size="32M")
+    made = copy.create()
+    hook = made.config("lxc.hook.pre-mount")
+    assert hook.startswith(f"{lxcpath}/theirs/pre-start-")
+    subprocess.run(["lxc-start", "-P", lxcpath, "-n", "theirs"], check=True, timeout=60)
+    assert "32768" in output(copy, "df -k /")
+    assert "theirs\n127.0.1.1\ttheirs\n" == output(copy, "cat /etc/hostname; grep 127.0.1.1 /etc/hosts")
+    output(copy, "touch /root/x")
+    assert [] == os.listdir(f"{lxcpath}/theirs/overlay/delta")
+    copy.close()
+
+
+@pytest.mark.parametrize("via", ["monitor", "hook"])
+def test_forced_way(lxccopy: Cli, via: str) -> None:
+    """--tmpfs-via chooses the way, and both put the root on an overlay over memory of the asked-for size."""
+    result = lxccopy("-q", "-n", "base", "-e", "-t", "--tmpfs-size=16M", f"--tmpfs-via={via}", "--", "df", "-k", "/")
+    assert 0 == result.returncode
+    assert "16384" in result.stdout
+
+
+def test_failing_mount(lxccopy: Cli, tmp_path: Path) -> None:
+    """When the hook cannot mount, the run fails and says so; lxc-copy would go on, on disk (SPEC A5.4)."""
+    mount = tmp_path / "mount"
+    mount.write_text("#!/bin/sh\necho mount: no memory today >&2\nexit 32\n", encoding="ascii")
+    mount.chmod(0o755)
+    path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    result = lxccopy("-n", "base", "-e", "-t", "--tmpfs-via=hook", "--", "touch", "/root/secret", env=path)
+    assert 125 == result.returncode
+    assert "mount: no memory today" in result.stderr
+    assert 1 == len(result.stderr.splitlines())
+
+
+@pytest.mark.parametrize("via", ["monitor", "hook"])
+def test_clone_hook_output_is_seen(lxcpath: str, tmp_path: Path, via: str) -> None:
+    """What the base's clone hook wrote into the copy is there, though the memory lies above it (SPEC A5.5)."""
+    hook = tmp_path / "hook"
+    hook.write_text('#!/bin/sh\necho from-hook > "$LXC_ROOTFS_MOUNT/root/made"\n', encoding="ascii")
+    hook.chmod(0o755)
+    with Container("base", lxcpath) as base:
+        base.clone("hooked", flags=5).close()
+    try:
+        with open(f"{lxcpath}/hooked/config", "a", encoding="ascii") as config:
+            config.write(f"lxc.hook.clone = {hook}\n")
+        with EphemeralCopy("hooked", lxcpath=lxcpath, tmpfs=True, tmpfs_via=via) as copy:
+            assert "from-hook\n" == output(copy, "cat /root/made")
+    finally:
+        with Container("hooked", lxcpath) as hooked:
+            hooked.destroy()
+            hooked.forget_lock()
+
+
+def test_start_failure_is_told(lxcpath: str) -> None:
+    """A start that fails tells the reason in liblxc's words and leaves nothing."""
+    with Container("base", lxcpath) as base:
+        base.clone("broken", flags=5).close()
+    try:
+        with open(f"{lxcpath}/broken/config", "a", encoding="ascii") as config:
+            config.write("lxc.hook.pre-start = sh -c 'echo nothing goes here >&2; exit 3'\n")
+        with pytest.raises(LiblxcError, match=r"nothing goes here.*status 3") as caught:
+            EphemeralCopy("broken", lxcpath=lxcpath, tmpfs=True).start()
+        assert "start" == caught.value.operation
+    finally:
+        with Container("broken", lxcpath) as broken:
+            broken.destroy()
+            broken.forget_lock()
