@@ -61,7 +61,12 @@ static int lxccopy_openat2(int dirfd, const char *path, uint64_t flags, uint64_t
 		uint64_t flags, mode, resolve;
 	} how = { flags | O_CLOEXEC, mode, resolve };
 
-	return syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
+	int fd, tries = 0;
+
+	do	/* EAGAIN: something was renamed or mounted meanwhile, so that ".." could not be judged */
+		fd = syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
+	while (fd < 0 && errno == EAGAIN && ++tries < 100);
+	return fd;
 }
 
 static int lxccopy_pidfd_open(pid_t pid)
@@ -69,25 +74,26 @@ static int lxccopy_pidfd_open(pid_t pid)
 	return syscall(SYS_pidfd_open, pid, 0);
 }
 
-static int set_option(int fs, const char *key, const char *value)
+static int set_options(int fs, char *const options[])
 {
-	return value ? syscall(SYS_fsconfig, fs, FS_SET_STRING, key, value, 0) : 0;
+	for (; *options; options += 2)
+		if (syscall(SYS_fsconfig, fs, FS_SET_STRING, options[0], options[1], 0) < 0)
+			return -1;
+	return 0;
 }
 
 /*
- * Makes a tmpfs that is mounted nowhere yet: files can be made in it through the returned descriptor, and it is gone
- * when the last descriptor is closed, unless lxccopy_spawn() has mounted it. A NULL option keeps the kernel's default.
+ * Makes a file system that is mounted nowhere: its files are reached through the returned descriptor, and it is gone when
+ * the last descriptor is closed, unless lxccopy_spawn() has mounted it. @options are names and values in turn, then NULL.
  */
-static int lxccopy_tmpfs(const char *size, const char *inodes, const char *mode)
+static int lxccopy_mount(const char *type, char *const options[])
 {
 	int fs, mount = -1, error;
 
-	fs = syscall(SYS_fsopen, "tmpfs", FS_CLOEXEC);
+	fs = syscall(SYS_fsopen, type, FS_CLOEXEC);
 	if (fs < 0)
 		return -1;
-	if (set_option(fs, "source", "lxccopy") == 0 && set_option(fs, "size", size) == 0 &&
-	    set_option(fs, "nr_inodes", inodes) == 0 && set_option(fs, "mode", mode) == 0 &&
-	    syscall(SYS_fsconfig, fs, FS_CREATE, NULL, NULL, 0) == 0)
+	if (set_options(fs, options) == 0 && syscall(SYS_fsconfig, fs, FS_CREATE, NULL, NULL, 0) == 0)
 		mount = syscall(SYS_fsmount, fs, FS_CLOEXEC, 0);
 	error = errno;
 	close(fs);

@@ -32,9 +32,11 @@ struct lxccopy_plan {
 	const char *lxcpath;
 	const char *log_level;	/* NULL: liblxc's default, ERROR */
 	int log_fd;
-	int tmpfs_fd;		/* from lxccopy_tmpfs(), or -1 */
-	const char *tmpfs_path;	/* where to mount it, an empty directory */
+	int tmpfs_fd;		/* from lxccopy_mount(), or -1 */
+	const char *tmpfs_path;	/* where to mount it */
 	bool private_mounts;	/* needs CAP_SYS_ADMIN */
+	pid_t helper;		/* out: the helper's pid, to be waited for; -1 with errno where there is none */
+	int socket;		/* out: where its report comes from; it ends when this is closed */
 };
 
 struct lxccopy_report {
@@ -249,21 +251,22 @@ static void spawn_child(struct lxccopy_plan plan, int socket)
 		while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
 			;
 	send_report(socket, &report, pidfd);
+	/* Until our caller has looked at us, or is dead. */
+	while (read(socket, &report, 1) < 0 && errno == EINTR)
+		;
 	_exit(0);
 }
 
-/*
- * Starts a container from a helper process. Returns the helper's pid, to be waited for, and in @socket where its report
- * will come from; or -1 with errno.
- */
-static pid_t lxccopy_spawn(const struct lxccopy_plan *plan, int *socket)
+/* Starts a container from a helper process, whose pid and socket it leaves in @plan. */
+static void lxccopy_spawn(struct lxccopy_plan *plan)
 {
 	int pair[2], error;
 	sigset_t all, old;
 	pid_t pid;
 
+	plan->helper = -1;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return -1;
+		return;
 	/* A signal that the child receives before it has reset them must not run the caller's handlers. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -275,13 +278,11 @@ static pid_t lxccopy_spawn(const struct lxccopy_plan *plan, int *socket)
 	error = errno;
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	close(pair[1]);
-	if (pid < 0) {
+	if (pid < 0)
 		close(pair[0]);
-		errno = error;
-		return -1;
-	}
-	*socket = pair[0];
-	return pid;
+	plan->socket = pair[0];
+	plan->helper = pid;
+	errno = error;
 }
 
 /*

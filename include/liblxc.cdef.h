@@ -131,7 +131,7 @@ int container_set_timeout(struct lxc_container *c, int timeout);
 
 int lxccopy_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
 int lxccopy_pidfd_open(pid_t pid);
-int lxccopy_tmpfs(const char *size, const char *inodes, const char *mode);
+int lxccopy_mount(const char *type, char *options[]);
 int lxccopy_openpty(int devpts, int *primary, int *replica);
 
 /* csrc/spawner.c */
@@ -153,6 +153,8 @@ struct lxccopy_plan {
 	int tmpfs_fd;
 	const char *tmpfs_path;
 	bool private_mounts;
+	pid_t helper;
+	int socket;
 };
 
 struct lxccopy_report {
@@ -163,7 +165,7 @@ struct lxccopy_report {
 };
 
 bool lxccopy_sigchld_ignored(void);
-pid_t lxccopy_spawn(const struct lxccopy_plan *plan, int *socket);
+void lxccopy_spawn(struct lxccopy_plan *plan);
 int lxccopy_receive(int socket, struct lxccopy_report *report);
 
 /* csrc/command.c */

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 try:
     from . import _liblxc
-except ImportError as error:  # pragma: no cover - tests/unit/test_missing.py runs it in a process of its own
+except ImportError as error:  # pragma: no cover - needs a broken installation
     raise LiblxcMissingError(
         f"the compiled part of lxccopy_ffi is missing or does not fit this Python ({error}): "
         "run 'make' in the source tree, or install the package with pip"
@@ -161,39 +161,56 @@ def pidfd_open(pid: int) -> int:
     return above_stdio(fd)
 
 
-def wait_readable(fd: int, timeout: float | None = None) -> bool:
-    """Wait until a descriptor is readable, which for a pidfd is the end of its process.
+def wait_any(fds: Iterable[int], timeout: float | None = None) -> set[int]:
+    """Wait until one of several descriptors is readable, which for a pidfd is the end of its process.
 
     Args:
-        fd: The descriptor.
-        timeout: In seconds; None for ever. Signal handlers run meanwhile.
+        fds: The descriptors.
+        timeout: In seconds, at least 0; None for ever. Signal handlers run meanwhile.
 
     Returns:
-        Whether it is.
+        Those that are; none when the time is up.
     """
     poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(None if timeout is None else max(0.0, timeout) * 1000))
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    while True:
+        ready = {fd for fd, _ in poll.poll(milliseconds(timeout))}
+        if ready or (timeout is not None and timeout <= _LONGEST_POLL):
+            return ready
+        if timeout is not None:
+            timeout -= _LONGEST_POLL
 
 
-def new_tmpfs(size: str | None, inodes: str | None, mode: str) -> int:
-    """Return a descriptor of a new tmpfs that is mounted nowhere.
+def wait_readable(fd: int, timeout: float | None = None) -> bool:
+    """Wait until a descriptor is readable, as wait_any() does, and return whether it is."""
+    return bool(wait_any([fd], timeout))
+
+
+# The longest time that poll() can be told to wait, in seconds: it takes an int of milliseconds.
+_LONGEST_POLL = 2_000_000.0
+
+
+def milliseconds(timeout: float | None) -> float | None:
+    """Return a time in seconds as poll() takes it, cut off at what it can wait."""
+    return None if timeout is None else min(max(0.0, timeout), _LONGEST_POLL) * 1000
+
+
+def new_mount(kind: str, options: dict[str, str]) -> int:
+    """Return a descriptor of a new file system that is mounted nowhere, and gone when nobody holds one any more.
 
     Args:
-        size: In bytes with an optional K, M or G, or a percentage of memory; None for the kernel's half of memory.
-        inodes: How many files and directories it can hold; None for the kernel's default.
-        mode: The mode of its root directory, in octal.
+        kind: The type of file system, such as tmpfs or overlay.
+        options: Its mount options.
 
     Raises:
         OSError: The kernel refused; ENOSYS before Linux 5.2.
     """
-
-    def option(value: str | None) -> _CDataBase:
-        return ffi.NULL if value is None else ffi.new("char[]", value.encode())
-
-    fd = lib.lxccopy_tmpfs(option(size), option(inodes), mode.encode())
+    words, keep = string_list(word for option in options.items() for word in option)
+    fd = lib.lxccopy_mount(kind.encode(), words)
     if fd < 0:
         raise fail()
+    del keep
     return above_stdio(fd)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The cgroups that liblxc leaves when a container did not end in the ordinary way."""
+"""The cgroups of a container, which liblxc leaves behind when it did not end in the ordinary way."""
 
 from __future__ import annotations
 
@@ -9,73 +9,72 @@ from ._raw import pidfd_open, wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
+
+    # The controllers of a hierarchy, as /proc/PID/cgroup names them, and a path in it.
+    Membership = tuple[str, str]
 
 # How long the last processes of a killed container may take to go, in seconds.
 _GRACE = 5.0
 
+_OURS = ("lxc.monitor.", "lxc.payload.")
 
-def remove_leftovers(name: str) -> None:
-    """Remove the empty ``lxc.monitor.NAME`` and ``lxc.payload.NAME`` of a container that has ended.
 
-    Nothing is done while a container of that name runs or starts, in whatever lxcpath: its cgroups are called the same.
+def of_process(pid: int) -> set[Membership]:
+    """Return the cgroups that liblxc made for a container and that a process of it is in, at most one a hierarchy."""
+    found = set()
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return set()
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        parts = path.split("/")
+        # A process of the container may be further down, where its own system put it.
+        depth = next((index for index, part in enumerate(parts) if part.startswith(_OURS)), None)
+        if depth is not None:
+            found.add((controllers, "/".join(parts[: depth + 1])))
+    return found
+
+
+def remove(memberships: Iterable[Membership]) -> None:
+    """Remove cgroups that have no process any more, with those below them. Most often they are gone already.
 
     Args:
-        name: The container's name.
+        memberships: From of_process(), while the container still ran.
     """
-    if _is_in_use(name):
-        return
-    for parent in _parents():
-        try:
-            found = os.listdir(parent)
-        except OSError:
-            continue
-        for child in found:
-            if _belongs_to(child, name):
-                _remove(f"{parent}/{child}")
+    roots = _hierarchies()
+    for controllers, path in memberships:
+        root = roots.get(controllers)
+        if root is not None:
+            _remove(root + path)
 
 
-def _is_in_use(name: str) -> bool:
-    """Whether some monitor listens for commands; it does so from before its cgroups are made until they are removed."""
-    try:
-        with open("/proc/net/unix", encoding="utf-8", errors="replace") as sockets:
-            return any(line.rstrip("\n").endswith(f"/{name}/command") for line in sockets)
-    except OSError:
-        return True
-
-
-def _belongs_to(cgroup: str, name: str) -> bool:
-    """Whether it is a cgroup of the container; liblxc appends -1, -2, ... where the name was taken."""
-    for prefix in ("lxc.monitor.", "lxc.payload."):
-        if cgroup.startswith(prefix + name):
-            rest = cgroup[len(prefix + name) :]
-            return not rest or (rest[0] == "-" and rest[1:].isdigit())
-    return False
-
-
-def _parents() -> Iterator[str]:
-    """The directories in which liblxc makes cgroups: the root of each hierarchy, and where we are in it."""
-    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-        memberships = [line.rstrip("\n").split(":", 2) for line in file]
+def _hierarchies() -> dict[str, str]:
+    """Where each hierarchy is mounted, by its controllers; "" is cgroup2."""
+    found: dict[str, str] = {}
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        mounts = [line.split(" - ") for line in file]
-    for before, after in mounts:
-        kind, _, options = after.split(" ", 2)
-        if kind not in ("cgroup", "cgroup2"):
-            continue
-        root = before.split(" ")[4]
-        yield root
-        for _, controllers, path in memberships:
-            same = not controllers if kind == "cgroup2" else controllers and controllers in options
-            if same and path != "/":
-                yield root + path
+        for line in file:
+            before, _, after = line.partition(" - ")
+            kind, _, options = after.split(" ", 2)
+            if kind == "cgroup2":
+                found.setdefault("", before.split(" ")[4])
+            elif kind == "cgroup":
+                names = [
+                    name for name in options.strip().split(",") if name not in ("rw", "ro", "xattr", "clone_children")
+                ]
+                found.setdefault(",".join(name for name in names if "release_agent=" not in name), before.split(" ")[4])
+    return found
 
 
 def _remove(cgroup: str) -> None:
-    for directory, _, _ in os.walk(cgroup, topdown=False):
-        try:
-            os.rmdir(directory)
-        except OSError:
+    try:
+        os.rmdir(cgroup)
+    except FileNotFoundError:
+        return
+    except OSError:
+        for directory, _, _ in os.walk(cgroup, topdown=False):
             _await_processes(directory)
             try:
                 os.rmdir(directory)

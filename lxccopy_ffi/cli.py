@@ -99,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + interrupt.number
     except BrokenPipeError:
         pass  # whoever read our output has what they wanted
+    except OSError as error:
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     return FAILED_BEFORE_COMMAND if parsed.has_command else FAILED
 
 
@@ -112,6 +114,7 @@ def _act(parsed: Parsed, signals: _Signals) -> int:
 
         _print(f"{liblxc_version()}\nlxccopy {__version__}\n")
         return 0
+    parsed.has_command = False
     if "create-base" in parsed:
         return _create_base(parsed)
     name, *words = (
@@ -120,7 +123,7 @@ def _act(parsed: Parsed, signals: _Signals) -> int:
     if not name and "name" not in parsed:
         raise OptionError("no container is named: give its name with -n")
     if parsed.last_of("ephemeral", "snapshot") == "ephemeral":
-        parsed.has_command = parsed.has_command or bool(words)
+        parsed.has_command = bool(words)
         return _ephemeral(name, words, parsed, signals)
     return _clone(name, words, parsed)
 
@@ -230,10 +233,9 @@ def _number(parsed: Parsed, name: str) -> int | None:
     text = parsed.get(name)
     if text is None:
         return None
-    try:
-        return int(text, 10)
-    except ValueError:
-        raise OptionError(f"--{name} needs a whole number, not {text!r}") from None
+    if not (text.isascii() and text.lstrip("-").isdigit() and text.count("-") <= 1):
+        raise OptionError(f"--{name} needs a whole number, not {text!r}")
+    return int(text)
 
 
 def _open_stdio() -> None:

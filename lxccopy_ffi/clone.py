@@ -8,11 +8,10 @@ import stat
 from contextlib import ExitStack
 
 from . import identity
-from ._raw import default_lxcpath
-from .cgroups import remove_leftovers
+from ._raw import default_lxcpath, new_mount
 from .container import CloneFlag, Container
 from .errors import AccessError, ContainerExistsError, LiblxcError, LxcCopyError, OptionError, UnsupportedError
-from .names import check_name, check_path, random_name
+from .names import check_flag, check_name, check_path, check_words, random_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,13 +165,14 @@ def check_target(name: str | None, lxcpath: str) -> None:
         raise AccessError(f"no directory can be made in {lxcpath}: permission denied")
 
 
-def claim(name: str | None, base: str, lxcpath: str) -> str:
+def claim(name: str | None, base: str, lxcpath: str, undo: ExitStack) -> str:
     """Make the copy's directory, which reserves its name, and return the name.
 
     Args:
         name: The name; None for a random one, as lxc-copy's.
         base: The base's name, for a random one.
         lxcpath: Where to make it.
+        undo: Gets what removes it again.
 
     Raises:
         ContainerExistsError: Somebody else was faster.
@@ -180,8 +180,11 @@ def claim(name: str | None, base: str, lxcpath: str) -> str:
     """
     while True:
         chosen = name or random_name(base)
+        made: list[None] = []
+        undo.callback(_discard_if, made, chosen, lxcpath)
         try:
-            os.mkdir(f"{lxcpath}/{chosen}", 0o770)
+            # In one call, between whose halves no signal handler can raise: made tells whether the directory is ours.
+            made.extend(map(os.mkdir, (f"{lxcpath}/{chosen}",), (0o770,)))
         except FileExistsError:
             if name is not None:
                 raise ContainerExistsError(
@@ -194,6 +197,11 @@ def claim(name: str | None, base: str, lxcpath: str) -> str:
             return chosen
 
 
+def _discard_if(made: list[None], name: str, lxcpath: str) -> None:
+    if made:
+        discard_quietly(name, lxcpath)
+
+
 def discard(name: str, lxcpath: str) -> None:
     """Remove a copy, whole or half-made, with what its base remembers of it. Idempotent.
 
@@ -203,8 +211,6 @@ def discard(name: str, lxcpath: str) -> None:
     directory = f"{lxcpath}/{name}"
     with Container(name, lxcpath) as copy:
         copy.stop()
-        if os.path.lexists(directory):  # its monitor was killed, or it never had one
-            remove_leftovers(name)
         try:
             if copy.defined:
                 copy.destroy()
@@ -278,25 +284,48 @@ def make(
     return copy
 
 
-def personalise(copy: Container) -> None:
-    """Write the copy's host name, hosts line and machine id into its root file system or its upper layer."""
+def personalise(copy: Container, top: str = "") -> None:
+    """Write a copy's host name, hosts line and machine id into its root file system or its upper layer.
+
+    Args:
+        copy: The copy, not running.
+        top: A directory that will lie above the upper layer. It is written to where that is possible without mounting
+            the overlay, that is, as long as the upper layer is empty and there is one layer below it.
+
+    Raises:
+        UnsupportedError: They could not be written.
+    """
     storage = Storage(copy)
     if storage.is_directory:
-        top, *lower = [path for path in (storage.upper, *storage.lower) if path]
-        personalise_layers(top, lower, copy.name)
+        try:
+            personalise_layers(storage.upper, storage.lower, copy.name, top)
+        except OSError as error:
+            raise UnsupportedError(
+                f"cannot write the host name of {copy.name!r} to its files: {error.strerror}"
+            ) from error
 
 
-def personalise_layers(top: str, lower: Sequence[str], name: str) -> None:
-    """The same for the directories of an overlay that is yet to be mounted: the one to write to, those below it."""
+def personalise_layers(upper: str, lower: Sequence[str], name: str, top: str = "") -> None:
+    """The same for a root file system in @lower, or an overlay with the work directory beside @upper."""
     with ExitStack() as stack:
 
-        def open_layer(path: str) -> int:
-            fd = identity.open_root(path)
+        def opened(fd: int) -> int:
             stack.callback(os.close, fd)
             return fd
 
-        layers = [open_layer(path) for path in (top, *lower)]
-        identity.personalise(layers[0], layers[1:], name)
+        if not upper:
+            identity.personalise(opened(identity.open_root(lower[0])), name)
+        elif len(lower) == 1 and not os.listdir(upper):
+            above = opened(identity.open_root(top or upper))
+            identity.personalise_above(above, opened(identity.open_root(lower[0])), name)
+        else:
+            identity.personalise(opened(_mount_overlay(upper, lower)), name)
+
+
+def _mount_overlay(upper: str, lower: Sequence[str]) -> int:
+    """Return a descriptor of an overlay's merged root directory, mounted nowhere."""
+    options = {"lowerdir": ":".join(lower), "upperdir": upper, "workdir": f"{os.path.dirname(upper)}/work"}
+    return new_mount("overlay", {"source": "lxccopy", **options})
 
 
 def clone(
@@ -338,13 +367,20 @@ def clone(
     Reproduces: lxc_copy.c:do_clone().
     """
     check_name(name, "new name")
+    for flag, value in (
+        ("snapshot", snapshot),
+        ("allow_running", allow_running),
+        ("keep_name", keep_name),
+        ("keep_mac", keep_mac),
+    ):
+        check_flag(flag, value)
+    hook_args = check_words("hook_args", hook_args)
     path = None if newpath is None else check_path(newpath, "new path")
     with open_source(source, lxcpath) as base, ExitStack() as undo:
         path = path or base.lxcpath
         check_source(base, snapshot=snapshot, allow_running=allow_running)
         check_target(name, path)
-        claim(name, source, path)
-        undo.callback(discard_quietly, name, path)
+        claim(name, source, path, undo)
         copy = make(
             base,
             name,

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import time
 
-from ._raw import pidfd_open, wait_readable
+from ._raw import milliseconds, wait_readable
 from .container import Container
 from .errors import OptionError
+from .names import check_flag, check_seconds, check_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ class Command:
 
     Attributes:
         argv: The program and its arguments.
-        pid: Its process id on the host; it is a child of ours.
+        pid: Its process id on the host.
+        pidfd: Readable once it has ended.
         returncode: Its exit status, negative for a signal; None while it runs.
         exec_error: The errno with which it could not be executed; 0 where it could.
     """
@@ -53,7 +56,7 @@ class Command:
         self.exec_error = 0
         self._errors, errors = os.pipe()
         try:
-            self.pid = container.attach(
+            self._child = container.attach(
                 self.argv,
                 stdin=stdin,
                 stdout=stdout,
@@ -68,21 +71,12 @@ class Command:
             raise
         finally:
             os.close(errors)
-        try:
-            self.pidfd = pidfd_open(self.pid)
-        except OSError:  # Linux before 5.3, or no descriptor left
-            os.close(self._errors)
-            self.send_signal(9)
-            os.waitpid(self.pid, 0)
-            raise
+        self.pid = self._child.pid
+        self.pidfd = self._child.pidfd
 
     def send_signal(self, number: int) -> None:
         """Send it a signal; does nothing once it has ended."""
-        if self.returncode is None:
-            try:
-                os.kill(self.pid, number)  # our own child and not waited for: the pid is still its
-            except ProcessLookupError:
-                pass
+        self._child.send_signal(number)
 
     def kill(self) -> None:
         """Kill it and wait for its end."""
@@ -95,66 +89,39 @@ class Command:
         Args:
             timeout: In seconds; None for ever.
         """
-        if self.returncode is None and wait_readable(self.pidfd, timeout):
-            try:
-                _, status = os.waitpid(self.pid, 0)
+        if self.returncode is None:
+            status = self._child.wait(timeout)
+            if status is not None:
                 self.returncode = os.waitstatus_to_exitcode(status)
-            except ChildProcessError:
-                self.returncode = 255  # somebody else in this process waits for any child, and has the status
-            error = os.read(self._errors, 4) if wait_readable(self._errors, 0) else b""
-            self.exec_error = int.from_bytes(error, _byteorder())
-            os.close(self._errors)
-            os.close(self.pidfd)
+                error = os.read(self._errors, 4) if wait_readable(self._errors, 0) else b""
+                self.exec_error = int.from_bytes(error, sys.byteorder)
+                os.close(self._errors)
         return self.returncode
-
-
-def _byteorder() -> Any:  # noqa: ANN401 - a Literal of typing's, which is slow to import
-    import sys
-
-    return sys.byteorder
 
 
 def check_argv(argv: Sequence[str]) -> list[str]:
     """Return the command as a list of str, or raise OptionError for what no exec can take."""
-    if isinstance(argv, (str, bytes)) or not hasattr(argv, "__iter__"):
-        raise OptionError(f"the command must be a list of str such as ['sh', '-c', 'TEXT'], not {argv!r}")
-    words = [os.fspath(word) if isinstance(word, os.PathLike) else word for word in argv]
+    words = check_words("command", argv)
     if not words:
         raise OptionError("the command is empty")
-    for word in words:
-        if not isinstance(word, str):
-            raise OptionError(f"the command must be a list of str; {word!r} is none")
-        if "\0" in word:
-            raise OptionError(f"the argument {word!r} has a null character")
     return words
 
 
 def check_env(env: Mapping[str, str]) -> dict[str, str]:
     """Return an environment, or raise OptionError for what no exec can take."""
+    if not hasattr(env, "items"):
+        raise OptionError(f"the environment must be a dict of str, not {env!r}")
     for key, value in env.items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise OptionError(f"the environment must map str to str; {key!r}: {value!r} does not")
-        if not key or "=" in key or "\0" in key + value:
-            raise OptionError(f"the environment variable {key!r} has a name or value that cannot be passed on")
+        check_words("environment", [key, value])
+        if not key or "=" in key:
+            raise OptionError(f"the environment variable {key!r} has a name that cannot be passed on")
     return dict(env)
 
 
-def run(
-    container: Container,
-    argv: Sequence[str],
-    *,
-    input: bytes | str | None = None,  # noqa: A002 - as subprocess.run() calls it
-    capture_output: bool = False,
-    text: bool = False,
-    timeout: float | None = None,
-    check: bool = False,
-    env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
-) -> CompletedProcess[Any]:
-    """Run a command in a running container and wait for it, with subprocess.run()'s habits.
+class Request:
+    """A command to run and to wait for, checked before anything is started.
 
     Args:
-        container: The container.
         argv: The command and its arguments, looked up in the container's PATH; no shell is involved.
         input: What it reads from its standard input; ours where None.
         capture_output: Return its output, in place of passing it on to ours.
@@ -164,12 +131,40 @@ def run(
         env: Its environment besides PATH; a login session's of root where None.
         cwd: Its working directory; where None, ours if the container has it too, else ``/``.
 
+    Raises:
+        OptionError: An argument is not allowed.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes | str | None = None,  # noqa: A002 - as subprocess.run() calls it
+        capture_output: bool = False,
+        text: bool = False,
+        timeout: float | None = None,
+        check: bool = False,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> None:
+        self.argv = check_argv(argv)
+        self.capture_output = check_flag("capture_output", capture_output)
+        self.text = check_flag("text", text)
+        self.timeout = check_seconds("timeout", timeout)
+        self.check = check_flag("check", check)
+        self.env = None if env is None else check_env(env)
+        self.cwd = None if cwd is None else check_words("cwd", [cwd])[0]
+        self.input = _encoded(input, text=text)
+
+
+def run(container: Container, request: Request) -> CompletedProcess[Any]:
+    """Run a command in a running container and wait for it, with subprocess.run()'s habits.
+
     Returns:
         Its status (negative for a signal, 127 for a program that is not there, 126 for one that cannot be executed) and
         output.
 
     Raises:
-        OptionError: An argument is not allowed; nothing was run.
         LiblxcError: The container could not be entered.
         subprocess.TimeoutExpired: It took too long. Has the output so far.
         subprocess.CalledProcessError: It failed, and check is set.
@@ -178,17 +173,18 @@ def run(
     """
     import subprocess
 
-    data = _encoded(input, text=text)
     pipes = _Pipes()
     try:
-        stdin = 0 if data is None else pipes.writer(data)
-        stdout = pipes.reader() if capture_output else 1
-        stderr = pipes.reader() if capture_output else 2
-        with _stdin_or_null(stdin) as stdin:
-            command = Command(container, argv, stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=cwd)
+        stdin = 0 if request.input is None else pipes.writer(request.input)
+        stdout = pipes.reader() if request.capture_output else 1
+        stderr = pipes.reader() if request.capture_output else 2
+        with _stdin_or_null(stdin) as fd:
+            command = Command(
+                container, request.argv, stdin=fd, stdout=stdout, stderr=stderr, env=request.env, cwd=request.cwd
+            )
         pipes.close_theirs()
         try:
-            ended = pipes.communicate(command, timeout)
+            ended = pipes.communicate(command, request.timeout)
         except BaseException:
             command.kill()
             raise
@@ -197,14 +193,14 @@ def run(
             pipes.drain()
     finally:
         pipes.close()
-    output, errors = [_decoded(part, text=text) for part in pipes.output] if capture_output else (None, None)
+    output: list[Any] = [_decoded(part, text=request.text) for part in pipes.output] or [None, None]
     if not ended:
-        assert timeout is not None  # noqa: S101 - for the type checker
-        raise subprocess.TimeoutExpired(command.argv, timeout, output, errors)
+        assert request.timeout is not None  # noqa: S101 - for the type checker
+        raise subprocess.TimeoutExpired(command.argv, request.timeout, *output)
     assert command.returncode is not None  # noqa: S101 - for the type checker
-    if check and command.returncode:
-        raise subprocess.CalledProcessError(command.returncode, command.argv, output, errors)
-    return subprocess.CompletedProcess(command.argv, command.returncode, output, errors)
+    if request.check and command.returncode:
+        raise subprocess.CalledProcessError(command.returncode, command.argv, *output)
+    return subprocess.CompletedProcess(command.argv, command.returncode, *output)
 
 
 class _stdin_or_null:  # noqa: N801 - used like a function
@@ -229,7 +225,7 @@ class _stdin_or_null:  # noqa: N801 - used like a function
 def _encoded(data: bytes | str | None, *, text: bool) -> bytes | None:
     if data is None:
         return None
-    if text != isinstance(data, str):
+    if not isinstance(data, str if text else (bytes, bytearray, memoryview)):
         raise OptionError(f"input must be {'str' if text else 'bytes'} with text={text}, not {type(data).__name__}")
     return data.encode(_encoding()) if isinstance(data, str) else bytes(data)
 
@@ -284,7 +280,7 @@ class _Pipes:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left < 0:
                 return False
-            for fd, _ in poll.poll(None if left is None else left * 1000):
+            for fd, _ in poll.poll(milliseconds(left)):
                 if fd == command.pidfd:
                     poll.unregister(fd)
                     command.wait()
@@ -305,7 +301,7 @@ class _Pipes:
             poll = select.poll()
             for fd in self._readers:
                 poll.register(fd, select.POLLIN)
-            ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            ready = poll.poll(milliseconds(deadline - time.monotonic()))
             if not ready:
                 return
             for fd, _ in ready:

@@ -11,6 +11,7 @@ from . import _raw, cgroups
 from ._raw import ffi, lib
 from .errors import ContainerNotFoundError, LiblxcError, OptionError
 from .names import check_name, check_path, check_value
+from .spawner import Spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,16 +34,59 @@ class CloneFlag:
     ALLOW_RUNNING = 64
 
 
-_STEPS = {
-    lib.LXCCOPY_STEP_FDS: "preparing descriptors",
-    lib.LXCCOPY_STEP_NAMESPACE: "making a private mount namespace",
-    lib.LXCCOPY_STEP_TMPFS: "mounting the tmpfs",
-    lib.LXCCOPY_STEP_LOAD: "loading the configuration",
-    lib.LXCCOPY_STEP_HELPER: "the start helper died",
-}
+class Child:
+    """A process of ours in a container: attach() made it our child.
 
-# How long a start that was interrupted may still take before its processes are killed, in seconds.
-_START_GRACE = 5.0
+    Until it is waited for, the container cannot end: its init waits for all processes of its namespace, zombies too.
+
+    Attributes:
+        status: What waitpid() said of its end; None before that.
+        pidfd: Readable once it has ended; -1 after it was waited for.
+    """
+
+    def __init__(self) -> None:
+        # liblxc writes here: an exception raised by a signal handler could make us lose a return value.
+        self.cell: Any = ffi.new("pid_t *")
+        self.status: int | None = None
+        self.pidfd = -1
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 before it exists."""
+        return int(self.cell[0])
+
+    def open(self) -> None:
+        """Open the pidfd.
+
+        Raises:
+            OSError: There can be no more descriptors.
+        """
+        self.pidfd = _raw.pidfd_open(self.pid)
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; does nothing once it has ended."""
+        if self.status is None and self.pid > 0:
+            try:
+                os.kill(self.pid, number)  # not waited for, so the number is still its own
+            except ProcessLookupError:
+                pass
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait for its end and return the status; None if it still runs after so many seconds."""
+        if self.status is None and self.pid > 0 and (self.pidfd < 0 or _raw.wait_readable(self.pidfd, timeout)):
+            try:
+                _, self.status = os.waitpid(self.pid, 0)
+            except ChildProcessError:
+                self.status = 255 << 8  # somebody else in this process waits for any child, and has it
+            if self.pidfd >= 0:
+                os.close(self.pidfd)
+                self.pidfd = -1
+        return self.status
+
+    def kill(self) -> None:
+        """Kill it and wait for its end."""
+        self.send_signal(9)
+        self.wait()
 
 
 class Container:
@@ -64,6 +108,8 @@ class Container:
     def __init__(self, name: str, lxcpath: StrPath | None = None) -> None:
         self._pointer: _Container | None = None
         self._monitor = -1
+        self._cgroups: set[cgroups.Membership] = set()
+        self._children: list[Child] = []
         self._lock = allocate_lock()
         self.name = check_name(name)
         liblxc = _raw.liblxc()
@@ -319,38 +365,23 @@ class Container:
         self._check_sigchld("start")
         self._forget_monitor()
         self._log.mark()
-        name, lxcpath, path = os.fsencode(self.name), os.fsencode(self.lxcpath), os.fsencode(tmpfs_path)
-        plan: Any = ffi.new("struct lxccopy_plan *")
-        strings = [ffi.new("char[]", item) for item in (name, lxcpath, path)]
-        plan.name, plan.lxcpath, plan.tmpfs_path = strings
-        level = ffi.new("char[]", log_level.encode()) if log_level else ffi.NULL
-        plan.log_level = level
-        plan.log_fd, plan.tmpfs_fd = self._log.fd, tmpfs
-        plan.private_mounts = os.geteuid() == 0
-        socket = ffi.new("int *")
-        helper = lib.lxccopy_spawn(plan, socket)
-        if helper < 0:
-            raise LiblxcError("start", self.name, self.lxcpath, f"cannot fork a helper: {_raw.fail().strerror}")
-        report: Any = ffi.new("struct lxccopy_report *")
+        spawn = Spawn()
         try:
-            _await_report(socket[0], helper)
+            spawn.run(
+                self.name,
+                self.lxcpath,
+                log_fd=self._log.fd,
+                log_level=log_level,
+                tmpfs=tmpfs,
+                tmpfs_path=tmpfs_path,
+            )
+        except OSError as error:
+            raise LiblxcError("start", self.name, self.lxcpath, f"no helper process: {error.strerror}") from error
         finally:
-            self._monitor = lib.lxccopy_receive(socket[0], report)
-            os.close(socket[0])
-            _reap(helper)
-            if self._monitor < 0:
-                cgroups.remove_leftovers(self.name)  # the helper was in one, so liblxc could not remove it
+            self._monitor, self._cgroups = spawn.monitor, spawn.cgroups
         if self._monitor < 0:
-            raise self._start_failure(report.step, report.error)
-        self._monitor = _raw.above_stdio(self._monitor)
-
-    def _start_failure(self, step: int, error: int) -> LiblxcError:
-        reason = self._log.read()
-        if step == lib.LXCCOPY_STEP_MONITOR:
-            reason = reason or "its init ended at once"
-        elif step in _STEPS:
-            reason = ": ".join(filter(None, [_STEPS[step], os.strerror(error) if error else reason]))
-        return LiblxcError("start", self.name, self.lxcpath, reason or "liblxc gave no reason")
+            reason = "; ".join(filter(None, [spawn.failure, self._log.read()]))
+            raise LiblxcError("start", self.name, self.lxcpath, reason or "liblxc gave no reason")
 
     def stop(self) -> None:
         """Kill everything in the container and wait until its monitor has tidied up. Does nothing where it is stopped.
@@ -361,6 +392,9 @@ class Container:
         Reproduces: lxcapi_stop(). Differs: an ephemeral container's directory is gone on return.
         """
         self._watch_monitor()
+        for child in self._children:
+            child.kill()
+        self._children.clear()
         if self.running:
             self._log.mark()
             if not lib.container_stop(self._c) and self.running:
@@ -396,9 +430,17 @@ class Container:
         """
         if self._monitor < 0:
             return True
-        if not _raw.wait_readable(self._monitor, timeout):
-            return False
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._children = [child for child in self._children if child.wait(0) is None]
+            pidfds = [child.pidfd for child in self._children if child.pidfd >= 0]
+            ready = _raw.wait_any([self._monitor, *pidfds], None if deadline is None else deadline - time.monotonic())
+            if self._monitor in ready:
+                break
+            if not ready:
+                return False
         self._forget_monitor()
+        cgroups.remove(self._cgroups)
         return True
 
     def _watch_monitor(self) -> None:
@@ -417,6 +459,7 @@ class Container:
         except OSError:
             return  # it has ended meanwhile
         self._monitor = pidfd
+        self._cgroups = cgroups.of_process(parent) | cgroups.of_process(init)
 
     def _forget_monitor(self) -> None:
         if self._monitor >= 0:
@@ -436,7 +479,7 @@ class Container:
         cwd: str | None = None,
         terminal: int = -1,
         error_fd: int = -1,
-    ) -> int:
+    ) -> Child:
         """Start a command in the running container, in a session of its own.
 
         Args:
@@ -450,7 +493,7 @@ class Container:
             error_fd: A pipe to write errno to, as a native int, when the command cannot be executed.
 
         Returns:
-            The process id of the command, a child of ours, to be waited for.
+            The command's process, to be waited for; stop() kills it.
 
         Raises:
             LiblxcError: The container does not run, or could not be entered.
@@ -466,7 +509,7 @@ class Container:
         options: Any = ffi.new("lxc_attach_options_t *")
         lib.default_attach_options(options)
         options.extra_env_vars = environment
-        pid = ffi.new("pid_t *")
+        child = Child()
         with self._lock:
             self._check_sigchld("enter")
             self._log.mark()
@@ -474,13 +517,20 @@ class Container:
             fds = _duplicates(stdin, stdout, stderr)
             try:
                 options.stdin_fd, options.stdout_fd, options.stderr_fd = fds
-                if lib.container_attach(self._c, command, options, pid) < 0:
+                self._children.append(child)
+                if lib.container_attach(self._c, command, options, child.cell) < 0:
+                    self._children.remove(child)
                     raise self._fail("run a command in", "" if self.running else "it is not running")
             finally:
                 for fd in fds:
                     os.close(fd)
         del keep_environment
-        return int(pid[0])
+        try:
+            child.open()
+        except OSError:
+            child.kill()
+            raise
+        return child
 
     def devpts(self) -> int:
         """Return a descriptor of the running container's devpts, in which its terminals live.
@@ -529,40 +579,3 @@ def _quote(words: Sequence[str]) -> list[str]:
 def _parent(pid: int) -> int:
     with open(f"/proc/{pid}/stat", "rb") as file:
         return int(file.read().rpartition(b")")[2].split()[1])
-
-
-def _await_report(socket: int, helper: int) -> None:
-    """Wait for the helper's report. When interrupted, let it finish first: a start cannot be called back."""
-    try:
-        _raw.wait_readable(socket)
-    except BaseException:
-        if not _raw.wait_readable(socket, _START_GRACE):
-            _kill_tree(helper)
-        raise
-
-
-def _kill_tree(helper: int) -> None:
-    """Kill a helper and all it started. It is a subreaper: what loses its parent becomes its child."""
-    deadline = time.monotonic() + _START_GRACE
-    while time.monotonic() < deadline:
-        with open(f"/proc/{helper}/task/{helper}/children", encoding="ascii") as file:
-            children = [int(pid) for pid in file.read().split()]
-        if not children:
-            break
-        for pid in children:
-            try:
-                os.kill(pid, 9)
-            except ProcessLookupError:
-                pass
-        time.sleep(0.01)
-    try:
-        os.kill(helper, 9)
-    except ProcessLookupError:
-        pass
-
-
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        pass  # somebody else in this process waits for any child

@@ -18,10 +18,9 @@ from .clone import (
     make,
     open_source,
     personalise,
-    personalise_layers,
 )
-from .errors import AccessError, OptionError
-from .names import check_name, check_path
+from .errors import AccessError, OptionError, UnsupportedError
+from .names import check_flag, check_name, check_path, check_seconds, check_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,12 +98,12 @@ class EphemeralCopy:
         self._newpath = None if newpath is None else check_path(newpath, "new path")
         self._limits = _check_tmpfs(tmpfs, tmpfs_size, tmpfs_inodes, tmpfs_via, keep_data=keep_data)
         self._via = tmpfs_via
-        self._keep_data = keep_data
-        self._keep_name = keep_name
-        self._keep_mac = keep_mac
-        self._allow_running = allow_running
-        self._hook_args = tuple(hook_args)
-        self._shutdown_timeout = shutdown_timeout
+        self._keep_data = check_flag("keep_data", keep_data)
+        self._keep_name = check_flag("keep_name", keep_name)
+        self._keep_mac = check_flag("keep_mac", keep_mac)
+        self._allow_running = check_flag("allow_running", allow_running)
+        self._hook_args = check_words("hook_args", hook_args)
+        self._shutdown_timeout = check_seconds("shutdown_timeout", shutdown_timeout)
         if shutdown_timeout is None and keep_data:
             self._shutdown_timeout = KEEP_DATA_SHUTDOWN
         self._container: Container | None = None
@@ -170,9 +169,29 @@ class EphemeralCopy:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
     ) -> CompletedProcess[Any]:
-        """Run a command in the copy and wait for it; see command.run() for the arguments, the result and the errors."""
-        return command.run(
-            self.container,
+        """Run a command in the copy and wait for it.
+
+        Args:
+            argv: The command and its arguments, looked up in the copy's PATH; no shell is involved.
+            input: What it reads from its standard input; ours where None.
+            capture_output: Return its output, in place of passing it on to ours.
+            text: Input and output are str in the locale's encoding, in place of bytes.
+            timeout: How long it may take, in seconds; then it is killed.
+            check: Raise an error for a status other than 0.
+            env: Its environment besides PATH; a login session's of root where None.
+            cwd: Its working directory; where None, ours if the copy has it too, else ``/``.
+
+        Returns:
+            Its status (negative for a signal, 127 for a program that is not there, 126 for one that cannot be executed)
+            and output.
+
+        Raises:
+            OptionError: An argument is not allowed; nothing was run.
+            LiblxcError: The copy could not be entered.
+            subprocess.TimeoutExpired: It took too long. Has the output so far.
+            subprocess.CalledProcessError: It failed, and check is set.
+        """
+        request = command.Request(
             argv,
             input=input,
             capture_output=capture_output,
@@ -182,6 +201,7 @@ class EphemeralCopy:
             env=env,
             cwd=cwd,
         )
+        return command.run(self.container, request)
 
     def detach(self) -> None:
         """Leave the copy running: close() then does nothing. It is removed when it stops, unless its data is kept."""
@@ -234,16 +254,18 @@ class EphemeralCopy:
             way = self._choose_way(via, base)
             if way == memory.MONITOR:
                 memory.ensure_mount_point()
-            name = claim(self._wanted_name, self.source, path)
-            undo.callback(discard_quietly, name, path)
+            name = claim(self._wanted_name, self.source, path, undo)
             undo.callback(self._close_memory)
             copy = self._clone(base, name, path, undo)
-            if way == memory.MONITOR:
-                self._use_monitor(copy, storage)
-            elif not self._keep_name:
-                personalise(copy)
-            if way == memory.HOOK:
-                self._use_hook(copy)
+            try:
+                if way == memory.MONITOR:
+                    self._use_monitor(copy, storage)
+                elif not self._keep_name:
+                    personalise(copy)
+                if way == memory.HOOK:
+                    self._use_hook(copy)
+            except OSError as error:
+                raise UnsupportedError(f"cannot prepare {name!r} in {path}: {error.strerror}") from error
             copy.save_config()
             undo.pop_all()
             base.close()
@@ -283,11 +305,11 @@ class EphemeralCopy:
         """Make the tmpfs and point the copy's overlay at where the monitor will have it."""
         assert self._limits is not None  # noqa: S101 - for the type checker
         made = Storage(copy)
-        # What clone() or a hook of the base wrote is not in the tmpfs: it becomes a layer below it.
-        lower = ([made.upper] if os.listdir(made.upper) else []) + made.lower
         self._memory = memory.make(self._limits, os.stat(base.upper or base.lower[0]))
         if not self._keep_name:
-            personalise_layers(f"/proc/self/fd/{self._memory}/upper/delta", lower, copy.name)
+            personalise(copy, f"/proc/self/fd/{self._memory}/upper/delta")
+        # What clone(), a hook of the base or we wrote to disk is not in the tmpfs: it becomes a layer below it.
+        lower = ([made.upper] if os.listdir(made.upper) else []) + made.lower
         copy.set_config("lxc.rootfs.path", ":".join(["overlay", *lower, memory.UPPER]))
 
     def _use_hook(self, copy: Container) -> None:
@@ -324,6 +346,7 @@ def _check_tmpfs(
     *,
     keep_data: bool,
 ) -> memory.Limits | None:
+    check_flag("tmpfs", tmpfs)
     limits = memory.Limits(size, inodes)
     if via not in (None, memory.MONITOR, memory.HOOK):
         raise OptionError(f"tmpfs_via must be 'monitor' or 'hook', not {via!r}")
@@ -390,7 +413,7 @@ def run(
     Args:
         source: The name of the base.
         argv: The command and its arguments.
-        input: As command.run() takes it, like the next six.
+        input: As for EphemeralCopy.run(), like the next six.
         capture_output: Return what it prints.
         text: Input and output are str.
         timeout: In seconds, from the start of the command.
@@ -409,17 +432,8 @@ def run(
 
     Reproduces: ``lxc-copy -e -- CMD``. Differs: the command's status is returned.
     """
-    command.check_argv(argv)
-    if env is not None:
-        command.check_env(env)
+    request = command.Request(
+        argv, input=input, capture_output=capture_output, text=text, timeout=timeout, check=check, env=env, cwd=cwd
+    )
     with EphemeralCopy(source, **copy_options) as copy:
-        return copy.run(
-            argv,
-            input=input,
-            capture_output=capture_output,
-            text=text,
-            timeout=timeout,
-            check=check,
-            env=env,
-            cwd=cwd,
-        )
+        return command.run(copy.container, request)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import contextmanager
 
 from . import _raw
 from ._raw import IN_ROOT, NO_LINKS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator
     from typing import Optional
 
     Edit = Callable[[bytes], Optional[bytes]]
+    Write = Callable[[int, os.stat_result, bytes], None]
 
 # None of these files is ever this big; a hostile one must not fill our memory.
 _LARGEST = 1 << 20
@@ -29,29 +31,50 @@ def open_root(path: str) -> int:
     return _raw.above_stdio(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
-def personalise(top: int, lower: Sequence[int], name: str) -> None:
-    """Give a copy its own host name, its own line in hosts and its own machine id, where its base has them.
+def personalise(root: int, name: str) -> None:
+    """Give a system its own host name, its own line in hosts and its own machine id, where it has these files.
 
     Args:
-        top: A descriptor of the directory to write to: a copy's root file system, or the upper layer of its overlay.
-        lower: Descriptors of the overlay's lower layers, topmost first; empty for a plain root file system.
-        name: The copy's name.
+        root: A descriptor of its root directory.
+        name: The host name.
 
     Raises:
         OSError: A file could not be written.
 
     Reproduces: lxccontainer.c:clone_update_rootfs(). Differs: hosts and machine-id too, links never lead outside.
     """
+    for path, edit, flags in _edits(name):
+        _edit(root, path, edit, flags, lambda fd, _, new: _overwrite(fd, new))
+
+
+def personalise_above(top: int, lower: int, name: str) -> None:
+    """Do the same for an overlay that is not mounted yet, by writing what is different into its upper layer.
+
+    Args:
+        top: A descriptor of the upper layer, which is empty.
+        lower: A descriptor of the only lower layer, which stays as it is.
+        name: The host name.
+
+    Raises:
+        OSError: A file could not be written.
+    """
+    for path, edit, flags in _edits(name):
+        _edit(lower, path, edit, flags, lambda fd, found, new: _write_above(top, lower, fd, found, new))
+
+
+def _edits(name: str) -> tuple[tuple[str, Edit, int], ...]:
     machine_id = _new_machine_id()
 
     def edit_machine_id(old: bytes) -> bytes | None:
         return machine_id if _is_machine_id(old) else None
 
-    _edit(top, lower, "etc/hostname", lambda _: name.encode() + b"\n")
-    _edit(top, lower, "etc/hosts", lambda old: _edit_hosts(old, name.encode()))
-    _edit(top, lower, "etc/machine-id", edit_machine_id)
-    # Mostly a link to the one in /etc; some systems have two files.
-    _edit(top, lower, "var/lib/dbus/machine-id", edit_machine_id, flags=os.O_NOFOLLOW)
+    return (
+        ("etc/hostname", lambda _: name.encode() + b"\n", 0),
+        ("etc/hosts", lambda old: _edit_hosts(old, name.encode()), 0),
+        ("etc/machine-id", edit_machine_id, 0),
+        # Mostly a link to the one in /etc; some systems have two files.
+        ("var/lib/dbus/machine-id", edit_machine_id, os.O_NOFOLLOW),
+    )
 
 
 def _new_machine_id() -> bytes:
@@ -74,79 +97,63 @@ def _edit_hosts(old: bytes, name: bytes) -> bytes | None:
     return b"\n".join(edited) if edited != lines else None
 
 
-def _edit(top: int, lower: Sequence[int], path: str, edit: Edit, flags: int = 0) -> None:
-    """Rewrite one file of the merged layers; the result goes to the topmost one. What is not there stays away."""
-    for layer in (top, *lower):
-        try:
-            fd = _raw.openat2(layer, path, os.O_PATH | flags, IN_ROOT)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError:
-            return  # a loop of links, a name too long: not a file that anybody reads
-        try:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
-                return  # also an overlay's whiteout, a device
-            with open(f"/proc/self/fd/{fd}", "rb") as file:
-                new = edit(file.read())
-            if new is None:
-                return
-            if layer == top:
-                with open(f"/proc/self/fd/{fd}", "wb") as file:
-                    file.write(new)
-            else:
-                try:
-                    _write_above(top, layer, _real_path(layer, fd), found, new)
-                except (FileExistsError, NotADirectoryError):
-                    return  # the top layer hides the directory: the file is not there for the container either
-        finally:
-            os.close(fd)
-        return
+def _edit(root: int, path: str, edit: Edit, flags: int, write: Write) -> None:
+    """Let one regular file of a root file system be written anew; what is not there, or is none, stays as it is."""
+    try:
+        fd = _raw.openat2(root, path, os.O_PATH | flags, IN_ROOT)
+    except OSError:
+        return  # not there, or a loop of links: not a file that anybody reads
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
+            return
+        with open(f"/proc/self/fd/{fd}", "rb") as file:
+            new = edit(file.read())
+        if new is not None:
+            write(fd, found, new)
+    finally:
+        os.close(fd)
 
 
-def _real_path(layer: int, fd: int) -> str:
-    """Where an open file is below its layer, with every link resolved."""
-    return os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), os.readlink(f"/proc/self/fd/{layer}"))
+def _overwrite(fd: int, content: bytes) -> None:
+    with open(f"/proc/self/fd/{fd}", "wb") as file:
+        file.write(content)
 
 
-def _write_above(top: int, layer: int, path: str, like: os.stat_result, content: bytes) -> None:
-    """Write a file into the top layer; it and the directories made for it get mode and owner of those below."""
+def _write_above(top: int, lower: int, fd: int, found: os.stat_result, content: bytes) -> None:
+    """Write a file of the lower layer into the top one, with the mode, owner and directories that it has below."""
+    path = os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), os.readlink(f"/proc/self/fd/{lower}"))
     parents = path.split("/")[:-1]
     directories = ["/".join(parents[: depth + 1]) for depth in range(len(parents))]
-    below = [(directory, _make_directory(top, layer, directory)) for directory in directories]
-    fd = _raw.openat2(top, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, NO_LINKS, 0o600)
-    with open(fd, "wb") as file:
-        os.fchown(fd, like.st_uid, like.st_gid)
-        os.fchmod(fd, stat.S_IMODE(like.st_mode))
+    for directory in directories:
+        _make_directory(top, lower, directory)
+    with open(_raw.openat2(top, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, NO_LINKS, 0o600), "wb") as file:
+        os.fchown(file.fileno(), found.st_uid, found.st_gid)
+        os.fchmod(file.fileno(), stat.S_IMODE(found.st_mode))
         file.write(content)
-    for directory, likeness in reversed(below):
-        if likeness is None:
-            continue
-        fd = _raw.openat2(top, directory, os.O_DIRECTORY, NO_LINKS)
-        try:
-            os.utime(fd, ns=(likeness.st_atime_ns, likeness.st_mtime_ns))
-        finally:
-            os.close(fd)
+    for directory in reversed(directories):
+        with _opened(lower, directory) as below, _opened(top, directory) as above:
+            like = os.fstat(below)
+            os.utime(above, ns=(like.st_atime_ns, like.st_mtime_ns))
 
 
-def _make_directory(top: int, layer: int, path: str) -> os.stat_result | None:
-    """Make a directory of the top layer like the one below; return what that is like, or None if it was there."""
+def _make_directory(top: int, lower: int, path: str) -> None:
     parent, _, name = path.rpartition("/")
-    below = _raw.openat2(layer, path, os.O_PATH | os.O_DIRECTORY, NO_LINKS)
-    above = _raw.openat2(top, parent or ".", os.O_PATH | os.O_DIRECTORY, NO_LINKS)
-    try:
+    with _opened(lower, path) as below, _opened(top, parent or ".") as above:
         like = os.fstat(below)
         try:
             os.mkdir(name, 0o700, dir_fd=above)
         except FileExistsError:
-            return None
-        fd = _raw.openat2(above, name, os.O_DIRECTORY, NO_LINKS)
-        try:
-            os.fchown(fd, like.st_uid, like.st_gid)
-            os.fchmod(fd, stat.S_IMODE(like.st_mode))
-        finally:
-            os.close(fd)
-        return like
+            return  # made for the file before
+        with _opened(above, name) as made:
+            os.fchown(made, like.st_uid, like.st_gid)
+            os.fchmod(made, stat.S_IMODE(like.st_mode))
+
+
+@contextmanager
+def _opened(root: int, path: str) -> Iterator[int]:
+    fd = _raw.openat2(root, path, os.O_DIRECTORY, NO_LINKS)
+    try:
+        yield fd
     finally:
-        os.close(below)
-        os.close(above)
+        os.close(fd)

@@ -12,6 +12,7 @@ from .errors import OptionError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Union
 
     StrPath = Union[str, "os.PathLike[str]"]
@@ -66,7 +67,10 @@ def check_path(path: StrPath, what: str = "lxcpath") -> str:
         raise OptionError(f"the {what} must be text, not {type(text).__name__}")
     if not text:
         raise OptionError(f"the {what} is empty")
-    absolute = os.path.abspath(text)
+    try:
+        absolute = os.path.abspath(text)
+    except OSError as error:
+        raise OptionError(f"the {what} {text!r} is relative to a directory that is gone") from error
     for character in absolute:
         if character in ",:\\" or not character.isprintable():
             raise OptionError(
@@ -92,6 +96,37 @@ def check_value(key: str, value: str) -> str:
     if any((ord(character) < 32 and character != "\t") or ord(character) == 127 for character in value):
         raise OptionError(f"the value of {key}, {value!r}, has a control character")
     return value
+
+
+def check_flag(name: str, value: bool) -> bool:  # noqa: FBT001 - it is what is checked
+    """Return a flag that is True or False, or raise OptionError: ``"no"`` would count as true."""
+    if not isinstance(value, bool):
+        raise OptionError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def check_seconds(name: str, value: float | None) -> float | None:
+    """Return a time in seconds or None, or raise OptionError."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value != value):  # noqa: PLR0124 - NaN
+        raise OptionError(f"{name} must be a number of seconds, not {value!r}")
+    return value
+
+
+def check_words(name: str, words: Sequence[str]) -> list[str]:
+    """Return arguments for a program as a list of str, or raise OptionError for what no exec can take."""
+    if isinstance(words, (str, bytes)) or not hasattr(words, "__iter__"):
+        raise OptionError(f"the {name} must be a list of str such as ['sh', '-c', 'TEXT'], not {words!r}")
+    checked = [os.fspath(word) if isinstance(word, os.PathLike) else word for word in words]
+    for word in checked:
+        if not isinstance(word, str):
+            raise OptionError(f"the {name} must be a list of str; {word!r} is none")
+        if "\0" in word:
+            raise OptionError(f"the argument {word!r} has a null character")
+        try:
+            os.fsencode(word)
+        except UnicodeEncodeError as error:
+            raise OptionError(f"the argument {word!r} cannot be encoded") from error
+    return checked
 
 
 def random_name(base: str) -> str:

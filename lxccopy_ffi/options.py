@@ -58,7 +58,7 @@ GROUPS = (
                 "",
                 "tmpfs-size",
                 "SIZE",
-                "how much: bytes with K, M or G, or a percentage of memory; half of it is usual",
+                "how much: bytes with K, M or G, or a part of memory such as 25%",
             ),
             Option("", "tmpfs-inodes", "N", "how many files"),
             Option("", "tmpfs-via", "WAY", "'monitor' or 'hook': how the memory is mounted"),
@@ -100,7 +100,7 @@ class Parsed:
         values: What each option that was given was given last; an empty text for those without an argument.
         order: The names of the options, in order.
         words: What is left: with -n the trailing words, else the container's name and the trailing words.
-        has_command: Whether a ``--`` with words after it was there.
+        has_command: Whether there is a command to run in the copy, as far as is known.
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ def parse(arguments: Sequence[str], parsed: Parsed) -> None:
         OptionError: An option is unknown, ambiguous, lacks its argument or has one too many.
     """
     rest = iter(arguments)
-    parsed.has_command = "--" in arguments[:-1]
+    parsed.has_command = "--" in arguments[:-1]  # for an error that ends the parsing before it is reached
     for word in rest:
         if word == "--":
             parsed.words.extend(rest)

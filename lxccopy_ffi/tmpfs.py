@@ -30,6 +30,7 @@ HOOK = "hook"
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _LARGEST = (1 << 63) - 1
+_MOST_INODES = (1 << 31) - 1
 
 
 class Limits:
@@ -46,15 +47,16 @@ class Limits:
 
     def __init__(self, size: str | None = None, inodes: int | None = None) -> None:
         self.size = None if size is None else check_size(size)
-        if inodes is not None and (not isinstance(inodes, int) or isinstance(inodes, bool) or inodes < 1):
-            raise OptionError(f"the number of inodes of the tmpfs must be a positive whole number, not {inodes!r}")
+        if inodes is not None and (type(inodes) is not int or not 1 <= inodes <= _MOST_INODES):
+            raise OptionError(f"the number of inodes of the tmpfs must be from 1 to {_MOST_INODES}, not {inodes!r}")
         self.inodes = None if inodes is None else str(inodes)
+
+        self.options = {key: value for key, value in (("size", self.size), ("nr_inodes", self.inodes)) if value}
 
     @property
     def mount_options(self) -> str:
         """The options as mount(8) takes them, each with a leading comma."""
-        size = f",size={self.size}" if self.size else ""
-        return size + (f",nr_inodes={self.inodes}" if self.inodes else "")
+        return "".join(f",{key}={value}" for key, value in self.options.items())
 
 
 def check_size(size: str) -> str:
@@ -89,11 +91,9 @@ def make(limits: Limits, root: os.stat_result) -> int:
         UnsupportedError: The kernel cannot, or we may not.
     """
     try:
-        fd = _raw.new_tmpfs(limits.size, limits.inodes, "0755")
+        fd = _raw.new_mount("tmpfs", {"source": "lxccopy", "mode": "0755", **limits.options})
     except OSError as error:
-        raise UnsupportedError(
-            f"cannot make a tmpfs{limits.mount_options.replace(',', ' ')}: {error.strerror}"
-        ) from error
+        raise UnsupportedError(f"cannot make a tmpfs (mode=0755{limits.mount_options}): {error.strerror}") from error
     try:
         for directory in ("upper", "upper/work", "upper/delta"):
             os.mkdir(directory, 0o700, dir_fd=fd)
@@ -116,13 +116,13 @@ def ensure_mount_point() -> None:
     try:
         with suppress(FileExistsError):
             os.mkdir(MOUNT_POINT, 0o755)
+        found = os.lstat(MOUNT_POINT)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0:
+            raise UnsupportedError(f"{MOUNT_POINT} is not a directory of root's; remove it")
         with suppress(FileExistsError):
             os.symlink(_DEAD_END, upper)
     except OSError as error:
-        raise UnsupportedError(f"cannot make {upper}: {error.strerror}") from error
-    found = os.lstat(MOUNT_POINT)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0:
-        raise UnsupportedError(f"{MOUNT_POINT} is not a directory of root's; remove it")
+        raise UnsupportedError(f"cannot make {error.filename2 or error.filename}: {error.strerror}") from error
     if not os.path.islink(upper) or os.readlink(upper) != _DEAD_END:
         raise UnsupportedError(f"{upper} is not the link to nowhere that we put there; remove it")
 

@@ -21,6 +21,7 @@ STEPS: tuple[tuple[Any, str], ...] = (
     (Container, "save_config"),
     (Container, "start"),
     (identity, "personalise"),
+    (identity, "personalise_above"),
     (tmpfs, "make"),
     (tmpfs, "write_hook"),
 )

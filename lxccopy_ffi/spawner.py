@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Starting a container from a helper process, the Python side of csrc/spawner.c."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from . import cgroups
+from ._raw import above_stdio, fail, ffi, lib, wait_readable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_STEPS = {
+    lib.LXCCOPY_STEP_FDS: "preparing descriptors",
+    lib.LXCCOPY_STEP_NAMESPACE: "making a private mount namespace",
+    lib.LXCCOPY_STEP_TMPFS: "mounting the tmpfs",
+    lib.LXCCOPY_STEP_LOAD: "loading the configuration",
+    lib.LXCCOPY_STEP_MONITOR: "its init ended at once",
+    lib.LXCCOPY_STEP_HELPER: "the start helper died",
+}
+
+# How long a start that was interrupted may still take before its processes are killed, in seconds.
+_GRACE = 5.0
+
+
+class Spawn:
+    """One attempt to start a container.
+
+    Attributes:
+        monitor: A pidfd of the container's monitor; -1 where it did not start.
+        cgroups: The cgroups that it has, for cgroups.remove().
+        failure: Where and why it failed, as far as the helper knows; the rest is in liblxc's log.
+    """
+
+    def __init__(self) -> None:
+        self.monitor = -1
+        self.cgroups: set[cgroups.Membership] = set()
+        self.failure = ""
+
+    def run(self, name: str, lxcpath: str, *, log_fd: int, log_level: str | None, tmpfs: int, tmpfs_path: str) -> None:
+        """Start the container; the arguments are explained at Container.start().
+
+        When interrupted, the start is awaited first, since it cannot be called back; the container then runs.
+
+        Raises:
+            OSError: There can be no further process or descriptor.
+        """
+        plan: Any = ffi.new("struct lxccopy_plan *")
+        strings = [ffi.new("char[]", os.fsencode(text)) for text in (name, lxcpath, tmpfs_path, log_level or "")]
+        plan.name, plan.lxcpath, plan.tmpfs_path = strings[:3]
+        plan.log_level = strings[3] if log_level else ffi.NULL
+        plan.log_fd, plan.tmpfs_fd = log_fd, tmpfs
+        plan.private_mounts = os.geteuid() == 0
+        try:
+            # Its result goes into the plan: an exception raised by a signal handler could make us lose a return value.
+            lib.lxccopy_spawn(plan)
+            if plan.helper < 0:
+                raise fail()
+            _await_report(plan.socket, plan.helper)
+        finally:
+            if plan.helper > 0:
+                self._finish(plan)
+
+    def _finish(self, plan: Any) -> None:  # noqa: ANN401 - C data
+        report: Any = ffi.new("struct lxccopy_report *")
+        self.monitor = lib.lxccopy_receive(plan.socket, report)
+        if self.monitor < 0:
+            # Where liblxc had moved the helper, it could not clean up. The helper waits until we have looked.
+            self.cgroups = cgroups.of_process(plan.helper)
+        os.close(plan.socket)
+        _reap(plan.helper)
+        if self.monitor < 0:
+            cgroups.remove(self.cgroups)
+            words = [_STEPS.get(report.step, ""), os.strerror(report.error) if report.error else ""]
+            self.failure = ": ".join(filter(None, words[:1] if report.step == lib.LXCCOPY_STEP_MONITOR else words))
+        else:
+            self.monitor = above_stdio(self.monitor)
+            self.cgroups = cgroups.of_process(report.monitor_pid) | cgroups.of_process(report.init_pid)
+
+
+def _await_report(socket: int, helper: int) -> None:
+    try:
+        wait_readable(socket)
+    except BaseException:
+        if not wait_readable(socket, _GRACE):
+            _kill_tree(helper)
+        raise
+
+
+def _kill_tree(helper: int) -> None:
+    """Kill a helper and all it started. It is a subreaper: what loses its parent becomes its child."""
+    deadline = time.monotonic() + _GRACE
+    while time.monotonic() < deadline:
+        with open(f"/proc/{helper}/task/{helper}/children", encoding="ascii") as file:
+            children = [int(pid) for pid in file.read().split()]
+        if not children:
+            break
+        for pid in children:
+            _kill(pid)
+        time.sleep(0.01)  # the helper reaps them, of which nothing tells us
+    _kill(helper)
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, 9)
+    except ProcessLookupError:
+        pass
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # somebody else in this process waits for any child

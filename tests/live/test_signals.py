@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Signals: passed on to the command, then everything is removed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lxccopy_ffi import Container, EphemeralCopy, run
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
+
+
+@contextmanager
+def started(lxcpath: str, script: str, *options: str) -> Iterator["subprocess.Popen[str]"]:
+    """lxccopy with a shell script that has said that it runs."""
+    command = [sys.executable, "-m", "lxccopy_ffi", "-q", "-P", lxcpath, "-n", "base", "-e", "-t", *options, "--"]
+    with subprocess.Popen([*command, "sh", "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "ready\n" == process.stdout.readline()
+        yield process
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_ends_the_command(lxcpath: str, number: signal.Signals) -> None:
+    """A signal ends a command that does not care, and the status says so."""
+    with started(lxcpath, "echo ready; exec sleep 100") as process:
+        process.send_signal(number)
+        assert 128 + number == process.wait(20)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_reaches_the_command(lxcpath: str, number: signal.Signals) -> None:
+    """A command that handles the signal ends as it likes."""
+    script = f"trap 'echo caught; exit 9' {number.name[3:]}; echo ready; while :; do sleep 0.1; done"
+    with started(lxcpath, script) as process:
+        process.send_signal(number)
+        assert 9 == process.wait(20)
+        assert process.stdout is not None
+        assert "caught\n" == process.stdout.read()
+
+
+def test_second_signal_hurries(lxcpath: str) -> None:
+    """A command that ignores the signal is killed by the second one."""
+    with started(lxcpath, "trap '' TERM; echo ready; while :; do sleep 0.1; done") as process:
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert 128 + signal.SIGKILL == process.wait(20)
+
+
+def test_ignored_hang_up_stays_ignored(lxcpath: str) -> None:
+    """Under nohup(1), SIGHUP does nothing."""
+    os_default = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with started(lxcpath, "echo ready; sleep 1; exit 4") as process:
+            process.send_signal(signal.SIGHUP)
+            assert 4 == process.wait(20)
+    finally:
+        signal.signal(signal.SIGHUP, os_default)
+
+
+def test_ignored_sigchld(lxcpath: str) -> None:
+    """A parent that ignores SIGCHLD, which is inherited, does not disturb the command line."""
+    os_default = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with started(lxcpath, "echo ready; exit 4", "-N", "chld") as process:
+            assert process.stdout is not None
+            assert "" == process.stdout.read()
+        assert not os.path.exists(f"{lxcpath}/chld")
+    finally:
+        signal.signal(signal.SIGCHLD, os_default)
+
+
+def test_polite_shutdown_is_hurried(lxcpath: str) -> None:
+    """A shutdown without a limit, by an init that ignores it, ends with a signal."""
+    config = Path(lxcpath, "stubborn", "config")
+    with Container("base", lxcpath) as base:
+        base.clone("stubborn", flags=5).close()
+    try:
+        text = config.read_text(encoding="ascii")
+        config.write_text(text + "lxc.init.cmd = /bin/sleep 1000\n", encoding="ascii")
+        command = [sys.executable, "-m", "lxccopy_ffi", "-q", "-P", lxcpath, "-n", "stubborn", "-N", "st", "-e"]
+        with subprocess.Popen(
+            [*command, "--shutdown-timeout=-1", "--", "echo", "ready"], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert "ready\n" == process.stdout.readline()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            process.send_signal(signal.SIGINT)
+            assert 128 + signal.SIGINT == process.wait(20)
+    finally:
+        with Container("stubborn", lxcpath) as stubborn:
+            stubborn.destroy()
+            stubborn.forget_lock()
+
+
+def handles_signals(pid: int) -> bool:
+    """Whether a process has handlers for all of SIGNALS."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return all(caught & 1 << number - 1 for number in SIGNALS)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.005, 0.01, 0.02, 0.04, 0.08])
+def test_interrupted_at_any_time(lxcpath: str, delay: float) -> None:
+    """Ctrl-C while the copy is made, started or removed leaves nothing."""
+    command = [sys.executable, "-m", "lxccopy_ffi", "-q", "-P", lxcpath, "-n", "base", "-e", "-t", "--", "sleep", "9"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        while not handles_signals(process.pid):
+            assert process.poll() is None
+        threading.Event().wait(delay)
+        process.send_signal(signal.SIGINT)
+        assert 128 + signal.SIGINT == process.wait(20)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.005, 0.01, 0.02, 0.04])
+def test_keyboard_interrupt(lxcpath: str, delay: float) -> None:
+    """KeyboardInterrupt comes through run() soon and leaves nothing."""
+    timer = threading.Timer(delay, os.kill, [os.getpid(), signal.SIGINT])
+    with pytest.raises(KeyboardInterrupt):
+        timer.start()
+        run("base", ["sleep", "9"], lxcpath=lxcpath, tmpfs=True)
+    timer.join()
+
+
+def test_threads_signals_untouched(lxcpath: str) -> None:
+    """The library changes no signal handler of the process."""
+    before = [signal.getsignal(number) for number in signal.valid_signals()]
+    with EphemeralCopy("base", lxcpath=lxcpath, tmpfs=True) as copy:
+        copy.run(["true"], check=True)
+    assert before == [signal.getsignal(number) for number in signal.valid_signals()]
