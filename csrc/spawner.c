@@ -48,13 +48,14 @@ struct lxccopy_report {
 
 static void reset_signals(void)
 {
-	struct sigaction action = { .sa_handler = SIG_DFL };
-	sigset_t none;
+	/* The kernel's struct sigaction with SIG_DFL and its sigset_t, whose layouts differ between architectures. The
+	 * library's functions leave out two signals, which a caller's caller may have set all the same. */
+	static const char zero[64];
+	const size_t set_size = (_NSIG - 1) / 8;
 
-	for (int number = 1; number < NSIG; number++)
-		sigaction(number, &action, NULL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	for (int number = 1; number < _NSIG; number++)
+		syscall(SYS_rt_sigaction, number, zero, NULL, set_size);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, zero, NULL, set_size);
 }
 
 /* With SIGCHLD ignored, also by inheritance, liblxc loses its children: clone() fails and stop() never returns. */
@@ -300,7 +301,9 @@ static int lxccopy_receive(int socket, struct lxccopy_report *report)
 	ssize_t size;
 	int pidfd = -1;
 
-	size = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+	do
+		size = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+	while (size < 0 && errno == EINTR);
 	if (size != sizeof(*report)) {
 		memset(report, 0, sizeof(*report));
 		report->step = LXCCOPY_STEP_HELPER;

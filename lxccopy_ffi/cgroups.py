@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from ._raw import pidfd_open, wait_readable
 
@@ -14,14 +15,20 @@ if TYPE_CHECKING:
     # The controllers of a hierarchy, as /proc/PID/cgroup names them, and a path in it.
     Membership = tuple[str, str]
 
+# What a cgroup1 mount's options are, besides its controllers and a release_agent.
+_NO_CONTROLLERS = frozenset({"rw", "ro", "xattr", "clone_children", "noprefix", "cpuset_v2_mode", "favordynmods"})
+
 # How long the last processes of a killed container may take to go, in seconds.
 _GRACE = 5.0
 
-_OURS = ("lxc.monitor.", "lxc.payload.")
 
+def of_process(pid: int, name: str) -> set[Membership]:
+    """Return the cgroups that liblxc made for a container and that a process of it is in, at most one a hierarchy.
 
-def of_process(pid: int) -> set[Membership]:
-    """Return the cgroups that liblxc made for a container and that a process of it is in, at most one a hierarchy."""
+    Args:
+        pid: A process of the container, its monitor, or the one that started it.
+        name: The container's name: we may ourselves be in another container's cgroup.
+    """
     found = set()
     try:
         with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
@@ -32,10 +39,19 @@ def of_process(pid: int) -> set[Membership]:
         _, controllers, path = line.split(":", 2)
         parts = path.split("/")
         # A process of the container may be further down, where its own system put it.
-        depth = next((index for index, part in enumerate(parts) if part.startswith(_OURS)), None)
-        if depth is not None:
-            found.add((controllers, "/".join(parts[: depth + 1])))
+        depths = [index for index, part in enumerate(parts) if _belongs_to(part, name)]
+        if depths:
+            found.add((controllers, "/".join(parts[: depths[-1] + 1])))
     return found
+
+
+def _belongs_to(cgroup: str, name: str) -> bool:
+    """Whether a cgroup is called as liblxc calls a container's: with -1, -2, ... at the end where that was taken."""
+    for prefix in ("lxc.monitor.", "lxc.payload."):
+        if cgroup.startswith(prefix + name):
+            rest = cgroup[len(prefix + name) :]
+            return not rest or (rest[0] == "-" and rest[1:].isdigit())
+    return False
 
 
 def remove(memberships: Iterable[Membership]) -> None:
@@ -44,11 +60,12 @@ def remove(memberships: Iterable[Membership]) -> None:
     Args:
         memberships: From of_process(), while the container still ran.
     """
+    deadline = time.monotonic() + _GRACE
     roots = _hierarchies()
     for controllers, path in memberships:
         root = roots.get(controllers)
         if root is not None:
-            _remove(root + path)
+            _remove(root + path, deadline)
 
 
 def _hierarchies() -> dict[str, str]:
@@ -61,32 +78,30 @@ def _hierarchies() -> dict[str, str]:
             if kind == "cgroup2":
                 found.setdefault("", before.split(" ")[4])
             elif kind == "cgroup":
-                names = [
-                    name for name in options.strip().split(",") if name not in ("rw", "ro", "xattr", "clone_children")
-                ]
+                names = [name for name in options.strip().split(",") if name not in _NO_CONTROLLERS]
                 found.setdefault(",".join(name for name in names if "release_agent=" not in name), before.split(" ")[4])
     return found
 
 
-def _remove(cgroup: str) -> None:
+def _remove(cgroup: str, deadline: float) -> None:
     try:
         os.rmdir(cgroup)
     except FileNotFoundError:
         return
     except OSError:
         for directory, _, _ in os.walk(cgroup, topdown=False):
-            _await_processes(directory)
+            _await_processes(directory, deadline)
             try:
                 os.rmdir(directory)
             except OSError:
                 return  # somebody lives there: it is not empty, and not ours to clear
 
 
-def _await_processes(cgroup: str) -> None:
+def _await_processes(cgroup: str, deadline: float) -> None:
     """Wait for processes that are on their way out, such as those whose monitor was killed."""
     try:
         with open(f"{cgroup}/cgroup.procs", encoding="ascii") as file:
-            pids = [int(line) for line in file]
+            pids = {int(line) for line in file} - {os.getpid()}
     except OSError:
         return
     for pid in pids:
@@ -95,6 +110,6 @@ def _await_processes(cgroup: str) -> None:
         except OSError:
             continue
         try:
-            wait_readable(pidfd, _GRACE)
+            wait_readable(pidfd, max(0.0, deadline - time.monotonic()))
         finally:
             os.close(pidfd)

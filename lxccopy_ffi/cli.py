@@ -29,6 +29,8 @@ NOT_FOUND = 127
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
+_LONGEST_NUMBER = 12
+
 # How long a command that was told to end may take until it is killed, in seconds.
 _SIGNAL_GRACE = 10
 
@@ -45,8 +47,9 @@ class _Signals:
     """What a signal does: passed on to the command while there is one, else the end of what we are doing."""
 
     def __init__(self) -> None:
+        self._forwarding = False
         self._command: Command | None = None
-        self._received = 0
+        self._received: list[int] = []
 
     def install(self) -> None:
         for number in _SIGNALS:
@@ -56,8 +59,18 @@ class _Signals:
         # Inherited from a parent that ignores it, it would keep liblxc from seeing its children end.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
-    def forward_to(self, command: Command | None) -> None:
+    def forward(self) -> None:
+        """From here on they are for a command, which is about to start."""
+        self._forwarding = True
+
+    def forward_to(self, command: Command) -> None:
+        """This is the command; it gets what came meanwhile."""
         self._command = command
+        self._pass_on()
+
+    def stop_forwarding(self) -> None:
+        """The command has ended."""
+        self._forwarding = False
         signal.alarm(0)
 
     def hold(self) -> None:
@@ -66,17 +79,22 @@ class _Signals:
             signal.signal(number, signal.SIG_IGN)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        command = self._command
-        if command is None:
+        if not self._forwarding:
             self.hold()
             raise _Interrupted(number)
-        self._received += 1
-        if self._received == 1:
-            command.send_signal(number)
+        self._received.append(number)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        command = self._command
+        if command is None or not self._received:
+            return
+        if len(self._received) > 1:
+            command.send_signal(signal.SIGKILL)
+        else:
+            command.send_signal(self._received[0])
             signal.signal(signal.SIGALRM, lambda *_: command.send_signal(signal.SIGKILL))
             signal.alarm(_SIGNAL_GRACE)
-        else:
-            command.send_signal(signal.SIGKILL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -200,6 +218,7 @@ def _announce(copy: EphemeralCopy, source: str, parsed: Parsed, *, to_stderr: bo
 def _command(copy: EphemeralCopy, words: Sequence[str], signals: _Signals) -> int:
     from .command import Command
 
+    signals.forward()
     ours = [fd for fd in (0, 1, 2) if os.isatty(fd)]
     if ours:
         from .terminal import TerminalSession
@@ -211,7 +230,7 @@ def _command(copy: EphemeralCopy, words: Sequence[str], signals: _Signals) -> in
         command = Command(copy.container, words, stdin=0, stdout=1, stderr=2)
         signals.forward_to(command)
         command.wait()
-    signals.forward_to(None)
+    signals.stop_forwarding()
     status = command.returncode
     if status is None:
         return FAILED_BEFORE_COMMAND
@@ -233,7 +252,7 @@ def _number(parsed: Parsed, name: str) -> int | None:
     text = parsed.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.lstrip("-").isdigit() and text.count("-") <= 1):
+    if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= _LONGEST_NUMBER):
         raise OptionError(f"--{name} needs a whole number, not {text!r}")
     return int(text)
 

@@ -324,8 +324,19 @@ def personalise_layers(upper: str, lower: Sequence[str], name: str, top: str = "
 
 def _mount_overlay(upper: str, lower: Sequence[str]) -> int:
     """Return a descriptor of an overlay's merged root directory, mounted nowhere."""
-    options = {"lowerdir": ":".join(lower), "upperdir": upper, "workdir": f"{os.path.dirname(upper)}/work"}
-    return new_mount("overlay", {"source": "lxccopy", **options})
+    with ExitStack() as stack:
+
+        def short(path: str) -> str:  # an option has no more than 255 characters
+            fd = identity.open_root(path)
+            stack.callback(os.close, fd)
+            return f"/proc/self/fd/{fd}"
+
+        options = {
+            "lowerdir": ":".join(map(short, lower)),
+            "upperdir": short(upper),
+            "workdir": short(f"{os.path.dirname(upper)}/work"),
+        }
+        return new_mount("overlay", {"source": "lxccopy", **options})
 
 
 def clone(

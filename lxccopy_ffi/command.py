@@ -54,7 +54,7 @@ class Command:
         self.argv = check_argv(argv)
         self.returncode: int | None = None
         self.exec_error = 0
-        self._errors, errors = os.pipe()
+        outcome, errors = os.pipe()
         try:
             self._child = container.attach(
                 self.argv,
@@ -66,11 +66,15 @@ class Command:
                 terminal=terminal,
                 error_fd=errors,
             )
-        except BaseException:
-            os.close(self._errors)
-            raise
-        finally:
             os.close(errors)
+            errors = -1
+            # Its end of the pipe is closed by a successful exec. A signal sent before that would meet our own handlers.
+            wait_readable(outcome)
+            self.exec_error = int.from_bytes(os.read(outcome, 4), sys.byteorder)
+        finally:
+            os.close(outcome)
+            if errors >= 0:
+                os.close(errors)
         self.pid = self._child.pid
         self.pidfd = self._child.pidfd
 
@@ -93,15 +97,12 @@ class Command:
             status = self._child.wait(timeout)
             if status is not None:
                 self.returncode = os.waitstatus_to_exitcode(status)
-                error = os.read(self._errors, 4) if wait_readable(self._errors, 0) else b""
-                self.exec_error = int.from_bytes(error, sys.byteorder)
-                os.close(self._errors)
         return self.returncode
 
 
 def check_argv(argv: Sequence[str]) -> list[str]:
     """Return the command as a list of str, or raise OptionError for what no exec can take."""
-    words = check_words("command", argv)
+    words = check_words("the command", argv)
     if not words:
         raise OptionError("the command is empty")
     return words
@@ -111,11 +112,13 @@ def check_env(env: Mapping[str, str]) -> dict[str, str]:
     """Return an environment, or raise OptionError for what no exec can take."""
     if not hasattr(env, "items"):
         raise OptionError(f"the environment must be a dict of str, not {env!r}")
-    for key, value in env.items():
-        check_words("environment", [key, value])
+    checked: dict[str, str] = {}
+    for pair in env.items():
+        key, value = check_words("the environment", pair)
         if not key or "=" in key:
             raise OptionError(f"the environment variable {key!r} has a name that cannot be passed on")
-    return dict(env)
+        checked[key] = value
+    return checked
 
 
 class Request:
@@ -227,7 +230,10 @@ def _encoded(data: bytes | str | None, *, text: bool) -> bytes | None:
         return None
     if not isinstance(data, str if text else (bytes, bytearray, memoryview)):
         raise OptionError(f"input must be {'str' if text else 'bytes'} with text={text}, not {type(data).__name__}")
-    return data.encode(_encoding()) if isinstance(data, str) else bytes(data)
+    try:
+        return data.encode(_encoding()) if isinstance(data, str) else bytes(data)
+    except UnicodeEncodeError as error:
+        raise OptionError(f"input cannot be encoded: {error.reason}") from error
 
 
 def _decoded(data: bytearray, *, text: bool) -> bytes | str:

@@ -154,6 +154,12 @@ class Container:
             raise ValueError(f"the handle of container {self.name!r} is closed")
         return self._pointer
 
+    def _mark(self) -> None:
+        """Begin an operation: what the log has from here on is about it."""
+        if self._pointer is None:
+            raise ValueError(f"the handle of container {self.name!r} is closed")
+        self._log.mark()
+
     def _fail(self, operation: str, hint: str = "") -> LiblxcError:
         return LiblxcError(operation, self.name, self.lxcpath, self._log.read(), hint)
 
@@ -244,7 +250,7 @@ class Container:
         Reproduces: lxcapi_set_config_item().
         """
         check_value(key, value)
-        self._log.mark()
+        self._mark()
         if not lib.container_set_config_item(self._c, key.encode(), os.fsencode(value)):
             raise self._fail(f"set {key} = {value} for")
 
@@ -256,7 +262,7 @@ class Container:
 
         Reproduces: lxcapi_clear_config_item().
         """
-        self._log.mark()
+        self._mark()
         if not lib.container_clear_config_item(self._c, key.encode()):
             raise self._fail(f"clear {key} of")
 
@@ -268,7 +274,7 @@ class Container:
 
         Reproduces: lxcapi_save_config().
         """
-        self._log.mark()
+        self._mark()
         if not lib.container_save_config(self._c, ffi.NULL):
             raise self._fail("save the configuration of")
 
@@ -307,7 +313,7 @@ class Container:
         arguments, keep = _raw.string_list(_quote(hook_args))
         with self._lock:
             self._check_sigchld("clone")
-            self._log.mark()
+            self._mark()
             pointer = lib.container_clone(
                 self._c,
                 os.fsencode(name),
@@ -331,7 +337,7 @@ class Container:
         Reproduces: lxcapi_destroy().
         """
         with self._lock:
-            self._log.mark()
+            self._mark()
             if not lib.container_destroy(self._c):
                 raise self._fail("destroy")
 
@@ -353,8 +359,8 @@ class Container:
         what is mounted there is invisible on the host and ends with it. The configuration is read from disk.
 
         Args:
-            tmpfs: A descriptor from _raw.new_tmpfs() to mount there, or -1. It is still the caller's to close.
-            tmpfs_path: The empty directory to mount it on.
+            tmpfs: A descriptor from _raw.new_mount() to mount there, or -1. It is still the caller's to close.
+            tmpfs_path: The directory to mount it on.
             log_level: For the reason of a failure: ``"DEBUG"`` to see what failing hooks print.
 
         Raises:
@@ -364,7 +370,7 @@ class Container:
         """
         self._check_sigchld("start")
         self._forget_monitor()
-        self._log.mark()
+        self._mark()
         spawn = Spawn()
         try:
             spawn.run(
@@ -396,7 +402,7 @@ class Container:
             child.kill()
         self._children.clear()
         if self.running:
-            self._log.mark()
+            self._mark()
             if not lib.container_stop(self._c) and self.running:
                 raise self._fail("stop")
         self.wait_gone()
@@ -414,7 +420,7 @@ class Container:
         """
         self._watch_monitor()
         if self.running:
-            self._log.mark()
+            self._mark()
             if not lib.container_shutdown(self._c, 0) and self.running:
                 raise self._fail("shut down")
         return self.wait_gone(timeout)
@@ -459,7 +465,7 @@ class Container:
         except OSError:
             return  # it has ended meanwhile
         self._monitor = pidfd
-        self._cgroups = cgroups.of_process(parent) | cgroups.of_process(init)
+        self._cgroups = cgroups.of_process(parent, self.name) | cgroups.of_process(init, self.name)
 
     def _forget_monitor(self) -> None:
         if self._monitor >= 0:
@@ -512,11 +518,12 @@ class Container:
         child = Child()
         with self._lock:
             self._check_sigchld("enter")
-            self._log.mark()
+            self._mark()
             # Descriptor 0 as stdin_fd makes liblxc ignore SIGINT in this process, for good.
             fds = _duplicates(stdin, stdout, stderr)
             try:
                 options.stdin_fd, options.stdout_fd, options.stderr_fd = fds
+                self._children = [other for other in self._children if other.status is None]
                 self._children.append(child)
                 if lib.container_attach(self._c, command, options, child.cell) < 0:
                     self._children.remove(child)

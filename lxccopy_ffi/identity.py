@@ -131,10 +131,14 @@ def _write_above(top: int, lower: int, fd: int, found: os.stat_result, content: 
         os.fchown(file.fileno(), found.st_uid, found.st_gid)
         os.fchmod(file.fileno(), stat.S_IMODE(found.st_mode))
         file.write(content)
-    for directory in reversed(directories):
-        with _opened(lower, directory) as below, _opened(top, directory) as above:
-            like = os.fstat(below)
-            os.utime(above, ns=(like.st_atime_ns, like.st_mtime_ns))
+    for directory in (*reversed(directories), "."):
+        _copy_times(lower, top, directory)
+
+
+def _copy_times(lower: int, top: int, path: str) -> None:
+    with _opened(lower, path) as below, _opened(top, path) as above:
+        like = os.fstat(below)
+        os.utime(above, ns=(like.st_atime_ns, like.st_mtime_ns))
 
 
 def _make_directory(top: int, lower: int, path: str) -> None:

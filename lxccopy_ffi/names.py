@@ -107,25 +107,30 @@ def check_flag(name: str, value: bool) -> bool:  # noqa: FBT001 - it is what is 
 
 def check_seconds(name: str, value: float | None) -> float | None:
     """Return a time in seconds or None, or raise OptionError."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value != value):  # noqa: PLR0124 - NaN
-        raise OptionError(f"{name} must be a number of seconds, not {value!r}")
-    return value
+    if value is None:
+        return None
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and float(value) == value:  # unlike NaN
+            return value
+    except OverflowError:
+        pass
+    raise OptionError(f"{name} must be a number of seconds, not {value!r}")
 
 
 def check_words(name: str, words: Sequence[str]) -> list[str]:
     """Return arguments for a program as a list of str, or raise OptionError for what no exec can take."""
     if isinstance(words, (str, bytes)) or not hasattr(words, "__iter__"):
-        raise OptionError(f"the {name} must be a list of str such as ['sh', '-c', 'TEXT'], not {words!r}")
+        raise OptionError(f"{name} must be a list of str such as ['sh', '-c', 'TEXT'], not {words!r}")
     checked = [os.fspath(word) if isinstance(word, os.PathLike) else word for word in words]
     for word in checked:
         if not isinstance(word, str):
-            raise OptionError(f"the {name} must be a list of str; {word!r} is none")
+            raise OptionError(f"{name} takes str, and {word!r} is none")
         if "\0" in word:
-            raise OptionError(f"the argument {word!r} has a null character")
+            raise OptionError(f"{name}: {word!r} has a null character")
         try:
             os.fsencode(word)
         except UnicodeEncodeError as error:
-            raise OptionError(f"the argument {word!r} cannot be encoded") from error
+            raise OptionError(f"{name}: {word!r} cannot be encoded") from error
     return checked
 
 

@@ -62,14 +62,13 @@ class Spawn:
             _await_report(plan.socket, plan.helper)
         finally:
             if plan.helper > 0:
-                self._finish(plan)
+                self._finish(plan, name)
 
-    def _finish(self, plan: Any) -> None:  # noqa: ANN401 - C data
+    def _finish(self, plan: Any, name: str) -> None:  # noqa: ANN401 - C data
         report: Any = ffi.new("struct lxccopy_report *")
         self.monitor = lib.lxccopy_receive(plan.socket, report)
-        if self.monitor < 0:
-            # Where liblxc had moved the helper, it could not clean up. The helper waits until we have looked.
-            self.cgroups = cgroups.of_process(plan.helper)
+        # The helper is in the monitor's, which cannot be removed as long as it is; it waits until we have looked.
+        self.cgroups = cgroups.of_process(plan.helper, name)
         os.close(plan.socket)
         _reap(plan.helper)
         if self.monitor < 0:
@@ -78,14 +77,19 @@ class Spawn:
             self.failure = ": ".join(filter(None, words[:1] if report.step == lib.LXCCOPY_STEP_MONITOR else words))
         else:
             self.monitor = above_stdio(self.monitor)
-            self.cgroups = cgroups.of_process(report.monitor_pid) | cgroups.of_process(report.init_pid)
+            self.cgroups |= cgroups.of_process(report.init_pid, name)
 
 
 def _await_report(socket: int, helper: int) -> None:
     try:
         wait_readable(socket)
     except BaseException:
-        if not wait_readable(socket, _GRACE):
+        try:
+            done = wait_readable(socket, _GRACE)
+        except BaseException:  # a second one hurries it
+            _kill_tree(helper)
+            raise
+        if not done:
             _kill_tree(helper)
         raise
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,8 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
 
 
 @contextmanager
-def started(lxcpath: str, script: str, *options: str) -> Iterator["subprocess.Popen[str]"]:
-    """lxccopy with a shell script that has said that it runs."""
+def started(lxcpath: str, script: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Lxccopy with a shell script that has said that it runs."""
     command = [sys.executable, "-m", "lxccopy_ffi", "-q", "-P", lxcpath, "-n", "base", "-e", "-t", *options, "--"]
     with subprocess.Popen([*command, "sh", "-c", script], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -29,10 +29,22 @@ def started(lxcpath: str, script: str, *options: str) -> Iterator["subprocess.Po
         yield process
 
 
+def children(pid: int) -> list[str]:
+    """The names of a process's children."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
+        with suppress(OSError):  # it has ended meanwhile
+            found.append(Path(f"/proc/{child}/comm").read_text(encoding="ascii").strip())
+    return found
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_ends_the_command(lxcpath: str, number: signal.Signals) -> None:
     """A signal ends a command that does not care, and the status says so."""
-    with started(lxcpath, "echo ready; exec sleep 100") as process:
+    command = [sys.executable, "-m", "lxccopy_ffi", "-q", "-P", lxcpath, "-n", "base", "-e", "-t", "--", "sleep", "100"]
+    with subprocess.Popen(command) as process:
+        while "sleep" not in children(process.pid):
+            assert process.poll() is None
         process.send_signal(number)
         assert 128 + number == process.wait(20)
 
@@ -60,25 +72,25 @@ def test_second_signal_hurries(lxcpath: str) -> None:
 
 def test_ignored_hang_up_stays_ignored(lxcpath: str) -> None:
     """Under nohup(1), SIGHUP does nothing."""
-    os_default = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with started(lxcpath, "echo ready; sleep 1; exit 4") as process:
             process.send_signal(signal.SIGHUP)
             assert 4 == process.wait(20)
     finally:
-        signal.signal(signal.SIGHUP, os_default)
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_ignored_sigchld(lxcpath: str) -> None:
     """A parent that ignores SIGCHLD, which is inherited, does not disturb the command line."""
-    os_default = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         with started(lxcpath, "echo ready; exit 4", "-N", "chld") as process:
             assert process.stdout is not None
             assert "" == process.stdout.read()
         assert not os.path.exists(f"{lxcpath}/chld")
     finally:
-        signal.signal(signal.SIGCHLD, os_default)
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_polite_shutdown_is_hurried(lxcpath: str) -> None:
@@ -128,9 +140,13 @@ def test_interrupted_at_any_time(lxcpath: str, delay: float) -> None:
 def test_keyboard_interrupt(lxcpath: str, delay: float) -> None:
     """KeyboardInterrupt comes through run() soon and leaves nothing."""
     timer = threading.Timer(delay, os.kill, [os.getpid(), signal.SIGINT])
-    with pytest.raises(KeyboardInterrupt):
+
+    def interrupted() -> None:
         timer.start()
         run("base", ["sleep", "9"], lxcpath=lxcpath, tmpfs=True)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     timer.join()
 
 

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 
 import pytest
 
-
 # A command in the foreground that says when it is there.
 RUN = "sh -c 'echo run\"\"ning; exec sleep 100'\n"
 

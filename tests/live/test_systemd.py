@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The same on a real distribution: a Debian with systemd, made once and cached."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Cli, Left, require
+
+from lxccopy_ffi import EphemeralCopy, _raw
+
+CACHE = ROOT / ".cache"
+BASE_ID = "0123456789abcdef0123456789abcdef"
+CONFIG = """\
+lxc.rootfs.path = dir:{rootfs}
+lxc.uts.name = debian
+lxc.net.0.type = empty
+lxc.tty.max = 1
+lxc.pty.max = 1024
+lxc.cap.drop = sys_module mac_admin mac_override sys_time
+lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed
+lxc.signal.halt = SIGRTMIN+3
+"""
+BOOTED = (
+    "until s=$(systemctl is-system-running 2>/dev/null); [ $s = running ] || [ $s = degraded ]; do :; done; echo $s"
+)
+
+
+def debian() -> Path:
+    """The root file system as a tarball, from mmdebstrap with the host's own package sources."""
+    codename = dict(
+        line.split("=", 1) for line in Path("/etc/os-release").read_text(encoding="utf-8").splitlines() if "=" in line
+    ).get("VERSION_CODENAME", "")
+    require(shutil.which("mmdebstrap") and codename, "mmdebstrap is not installed, or this is no Debian")
+    archive = CACHE / f"debian-{codename}.tar"
+    if not archive.exists():
+        CACHE.mkdir(exist_ok=True)
+        lists = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
+        sources = [path for path in lists if os.path.exists(path)]
+        part = archive.with_suffix(".part")
+        made = subprocess.run(
+            [
+                "mmdebstrap",
+                "--format=tar",
+                "--variant=minbase",
+                "--include=systemd-sysv,dbus",
+                codename,
+                part,
+                *sources[:1],
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        require(made.returncode == 0, f"no Debian can be made: {made.stderr[-500:]}")
+        part.rename(archive)
+    return archive
+
+
+@pytest.fixture(scope="module")
+def debian_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A directory with one container, ``debian``, that has been booted somewhere before: it has a machine id."""
+    require(os.geteuid() == 0, "containers are started as root")
+    archive = debian()
+    path = tmp_path_factory.mktemp("debian")
+    rootfs = path / "debian" / "rootfs"
+    rootfs.mkdir(parents=True)
+    subprocess.run(["tar", "-C", rootfs, "--numeric-owner", "-xpf", archive], check=True)
+    (rootfs / "etc/machine-id").write_text(f"{BASE_ID}\n", encoding="ascii")
+    (path / "debian" / "config").write_text(CONFIG.format(rootfs=rootfs), encoding="ascii")
+    yield str(path)
+    shutil.rmtree(path)
+    shutil.rmtree(f"/run/lxc/lock{path}", ignore_errors=True)
+
+
+@pytest.fixture
+def lxcpath(debian_path: str) -> Iterator[str]:
+    """The directory with ``debian``, in place of the one with ``base``."""
+    left = Left(debian_path)
+    yield debian_path
+    left.check()
+
+
+def output(copy: EphemeralCopy, script: str) -> str:
+    """What a shell script prints in a copy."""
+    return str(copy.run(["sh", "-c", script], capture_output=True, text=True, timeout=60).stdout)
+
+
+def test_boots(lxcpath: str) -> None:
+    """A copy in memory boots until systemd says "running", no unit failed, and the machine id is fresh."""
+    with EphemeralCopy("debian", "copy-1", lxcpath=lxcpath, tmpfs=True) as copy:
+        assert "running\n" == output(copy, BOOTED)
+        assert "" == output(copy, "systemctl --failed --no-legend --plain")
+        machine_id = output(copy, "cat /etc/machine-id").strip()
+        assert 32 == len(machine_id)
+        assert machine_id != BASE_ID
+        assert "copy-1\n" == output(copy, "hostname")
+        assert " overlay " in output(copy, "df -T /")
+
+
+def test_reboot(lxcpath: str) -> None:
+    """A reboot, as systemd does it, keeps the data."""
+    with EphemeralCopy("debian", lxcpath=lxcpath, tmpfs=True, tmpfs_size="200M") as copy:
+        assert "running\n" == output(copy, BOOTED)
+        output(copy, "echo kept > /root/x")
+        init = _raw.pidfd_open(copy.container.init_pid)
+        output(copy, "systemctl reboot")
+        assert _raw.wait_readable(init, 60)
+        os.close(init)
+        while copy.container.state != "RUNNING":
+            assert not copy.container.wait_gone(0)
+        assert "running\n" == output(copy, BOOTED)
+        assert "kept\n" == output(copy, "cat /root/x")
+        assert "204800" in output(copy, "df -k /")
+
+
+def test_status(lxccopy: Cli) -> None:
+    """A command's status arrives, without waiting for the system to boot or to shut down."""
+    assert 7 == lxccopy("-q", "-n", "debian", "-e", "-t", "--", "sh", "-c", "exit 7").returncode
+
+
+def test_polite_shutdown(lxcpath: str) -> None:
+    """Asked politely, systemd ends by itself, and the copy is gone."""
+    with EphemeralCopy("debian", lxcpath=lxcpath, tmpfs=True, shutdown_timeout=60) as copy:
+        assert "running\n" == output(copy, BOOTED)

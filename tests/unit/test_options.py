@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The command line: lxc-copy's options, getopt_long's habits, and the exit status of what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lxccopy_ffi import OptionError, cli
+from lxccopy_ffi.options import OPTIONS, Option, Parsed, help_text, parse
+
+# lxc-copy's options: long name, letter, whether it takes an argument.
+LXC_COPY = {
+    "newname": ("N", True),
+    "newpath": ("p", True),
+    "rename": ("R", False),
+    "snapshot": ("s", False),
+    "allowrunning": ("a", False),
+    "foreground": ("F", False),
+    "daemon": ("d", False),
+    "ephemeral": ("e", False),
+    "mount": ("m", True),
+    "backingstorage": ("B", True),
+    "fssize": ("L", True),
+    "keepdata": ("D", False),
+    "keepname": ("K", False),
+    "keepmac": ("M", False),
+    "tmpfs": ("t", False),
+    "name": ("n", True),
+    "help": ("h", False),
+    "usage": ("", False),
+    "version": ("", False),
+    "quiet": ("q", False),
+    "logfile": ("o", True),
+    "logpriority": ("l", True),
+    "lxcpath": ("P", True),
+    "rcfile": ("", True),
+}
+
+
+@pytest.fixture
+def parsed() -> Parsed:
+    """An empty command line."""
+    return Parsed()
+
+
+# The table
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_option_is_that_of_lxc_copy(option: Option) -> None:
+    """An option that lxc-copy has is the same here; one that it has not has no letter."""
+    expected = LXC_COPY.get(option.name, ("", bool(option.argument)))
+    assert expected == (option.letter, bool(option.argument))
+
+
+def test_options_are_distinct() -> None:
+    """No letter and no name is there twice."""
+    for given in ([option.name for option in OPTIONS], [option.letter for option in OPTIONS if option.letter]):
+        assert sorted(set(given)) == sorted(given)
+
+
+def test_help_has_every_option() -> None:
+    """The help has each option once, in the table's order, with its letter, argument and text."""
+    found = re.findall(r"^  (?:-(\w), |    )--([\w-]+)(?: ([A-Z]+))?  +(.*)$", help_text(), re.MULTILINE)
+    assert [(option.letter, option.name, option.argument, option.help) for option in OPTIONS] == found
+
+
+def test_help_fits() -> None:
+    """No line of the help is longer than 100 columns."""
+    assert set() == {line for line in help_text().splitlines() if len(line) > 100}
+
+
+# The parser
+
+
+@pytest.mark.parametrize(
+    ("arguments", "values", "words"),
+    [
+        # words and options mix
+        ("base -e -t", {"ephemeral": "", "tmpfs": ""}, "base"),
+        ("-e base -t x", {"ephemeral": "", "tmpfs": ""}, "base x"),
+        ("-n base x -e y", {"name": "base", "ephemeral": ""}, "x y"),
+        ("- -e", {"ephemeral": ""}, "-"),
+        ("", {}, ""),
+        # letters
+        ("-et", {"ephemeral": "", "tmpfs": ""}, ""),
+        ("-etN foo", {"ephemeral": "", "tmpfs": "", "newname": "foo"}, ""),
+        ("-etNfoo bar", {"ephemeral": "", "tmpfs": "", "newname": "foo"}, "bar"),
+        ("-Nfoo", {"newname": "foo"}, ""),
+        ("-N=foo", {"newname": "=foo"}, ""),
+        ("-N -e", {"newname": "-e"}, ""),
+        ("-N-e", {"newname": "-e"}, ""),
+        ("-N -- -e", {"newname": "--", "ephemeral": ""}, ""),
+        ("-ee", {"ephemeral": ""}, ""),
+        # names
+        ("--newname foo", {"newname": "foo"}, ""),
+        ("--newname=foo", {"newname": "foo"}, ""),
+        ("--newname=", {"newname": ""}, ""),
+        ("--newname=a=b", {"newname": "a=b"}, ""),
+        ("--newname --tmpfs", {"newname": "--tmpfs"}, ""),
+        ("--newn=x --eph", {"newname": "x", "ephemeral": ""}, ""),
+        ("--newp x", {"newpath": "x"}, ""),
+        ("--keepd --keepn --keepm", {"keepdata": "", "keepname": "", "keepmac": ""}, ""),
+        ("--tmpfs", {"tmpfs": ""}, ""),  # whole, though others begin with it
+        ("--tmpfs-s=1M", {"tmpfs-size": "1M"}, ""),
+        # the end of the options
+        ("-e -- base ls -la --all", {"ephemeral": ""}, "base ls -la --all"),
+        ("base -- -- -e", {}, "base -- -e"),
+        ("base x -- y", {}, "base x y"),
+        ("--", {}, ""),
+        # the last one counts
+        ("-N a -e -N b --newname=c -e", {"newname": "c", "ephemeral": ""}, ""),
+        # help and version act at once
+        ("-e -h --bogus", {"ephemeral": "", "help": ""}, ""),
+        ("base --help -N", {"help": ""}, "base"),
+        ("--vers -? --newname", {"version": ""}, ""),
+        ("-ehX", {"ephemeral": "", "help": ""}, ""),
+        ("-N --help", {"newname": "--help"}, ""),
+        ("-- --help", {}, "--help"),
+    ],
+)
+def test_parse(parsed: Parsed, arguments: str, values: dict[str, str], words: str) -> None:
+    """A command line is read as getopt_long() does."""
+    parse(arguments.split(), parsed)
+    assert (values, words.split()) == (parsed.values, parsed.words)
+
+
+def test_arguments_are_not_split(parsed: Parsed) -> None:
+    """Empty words, blanks and newlines arrive as they are."""
+    parse(["-N", "", "a b", "", "--newpath= x\n", "--", ""], parsed)
+    assert ({"newname": "", "newpath": " x\n"}, ["a b", "", ""]) == (parsed.values, parsed.words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--bogus", "there is no option --bogus; see lxccopy --help"),
+        ("--bogus=1", "there is no option --bogus;"),
+        ("--newnames=x", "there is no option --newnames;"),
+        ("--Tmpfs", "there is no option --Tmpfs;"),
+        ("-x", "there is no option -x; see lxccopy --help"),
+        ("-?", "there is no option -?;"),
+        ("-V", "there is no option -V;"),
+        ("-etx", "there is no option -x;"),
+        ("-e=1", "there is no option -=;"),
+        ("-tmpfs", "there is no option -m;"),
+        ("-N", "-N needs an argument, NAME"),
+        ("-etN", "-N needs an argument, NAME"),
+        ("--newname", "--newname needs an argument, NAME"),
+        ("--newn", "--newname needs an argument, NAME"),
+        ("--tmpfs-size", "--tmpfs-size needs an argument, SIZE"),
+        ("--tmpfs=1M", "--tmpfs takes no argument"),
+        ("--help=x", "--help takes no argument"),
+        ("--tmpfs=", "--tmpfs takes no argument"),
+        ("--new=x", "--new could be --newname or --newpath"),
+        ("--keep", "--keep could be --keepdata or --keepname or --keepmac"),
+        ("--tmpfs-", "--tmpfs- could be --tmpfs-size or --tmpfs-inodes or --tmpfs-via"),
+        ("--=x", "-- could be "),
+        ("--bogus --help", "there is no option --bogus;"),
+    ],
+)
+def test_parse_error(parsed: Parsed, arguments: str, message: str) -> None:
+    """What is wrong is named, and what came before it is there."""
+    with pytest.raises(OptionError, match=f"^{re.escape(message)}"):
+        parse(["-q", "word", *arguments.split()], parsed)
+    assert ("", ["word"]) == (parsed.get("quiet"), parsed.words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "last"),
+    [("-e", "ephemeral"), ("-s", "snapshot"), ("-e -s", "snapshot"), ("-s -e", "ephemeral"), ("-ese", "ephemeral")],
+)
+def test_last_task_counts(parsed: Parsed, arguments: str, last: str) -> None:
+    """Of options that exclude each other, the last one is known."""
+    parse(arguments.split(), parsed)
+    assert last == parsed.last_of("ephemeral", "snapshot")
+    assert None is parsed.last_of("help", "version")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("-e base -- true", True),
+        ("-n base -e -- --", True),
+        ("-e base true", False),
+        ("-e base --", False),
+        ("", False),
+    ],
+)
+def test_command_is_seen(parsed: Parsed, arguments: str, expected: bool) -> None:
+    """Words after the end of the options count as a command when an error comes before them."""
+    with pytest.raises(OptionError):
+        parse(["--bogus", *arguments.split()], parsed)
+    assert expected == parsed.has_command
+
+
+# The exit status
+
+
+@pytest.fixture
+def _signals_as_before() -> Iterator[None]:
+    """Undo what the command line does to the handlers of signals."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGALRM)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+# Wrong command lines, with what is said and the status where words follow them after "--".
+WRONG = [
+    ("--bogus -n base", "there is no option --bogus", 125),
+    ("--create-base a --bogus", "there is no option --bogus", 125),  # nobody knows yet what is to be done
+    ("-n base -e -x", "there is no option -x", 125),
+    ("-n base", "a name for the copy is needed: give it with -N", 1),
+    ("base -s", "a name for the copy is needed", 1),
+    ("-e -s base", "a name for the copy is needed", 1),
+    ("base -N ../x", "the new name '../x' is not allowed", 1),
+    ("-e -s base -N ../x", "the new name '../x' is not allowed", 1),
+    ("base -N x -P a:b", "the lxcpath ", 1),
+    ("-s -e base -N ../x", "the new name '../x' is not allowed", 125),
+    ("-n .. -e", "the container name '..' is not allowed", 125),
+    ("-n= -e", "the container name '=' is not allowed", 125),
+    ("--name= -e", "the container name is empty", 125),
+    ("base -e -N ..", "the new name '..' is not allowed", 125),
+    ("base -e -P a:b", "the lxcpath ", 125),
+    ("base -e -p a,b", "the new path ", 125),
+    ("base -e -t -D", "a copy on a tmpfs cannot be kept", 125),
+    ("base -e --tmpfs-size 1M", "a size, inodes or way for the tmpfs is given, but no tmpfs (-t)", 125),
+    ("base -e -t --tmpfs-size 1X", "the size of the tmpfs, '1X', is not", 125),
+    ("base -e -t --tmpfs-inodes x", "--tmpfs-inodes needs a whole number, not 'x'", 125),
+    ("base -e -t --tmpfs-inodes 0", "the number of inodes of the tmpfs must be from 1 to 2147483647, not 0", 125),
+    ("base -e -t --tmpfs-inodes 2147483648", "the number of inodes of the tmpfs must be from 1 to 2147483647", 125),
+    ("base -e --shutdown-timeout 1.5", "--shutdown-timeout needs a whole number, not '1.5'", 125),
+    ("base -e --shutdown-timeout 5-", "--shutdown-timeout needs a whole number, not '5-'", 125),
+    ("base -e -t --tmpfs-via x", "tmpfs_via must be 'monitor' or 'hook', not 'x'", 125),
+    ("--create-base a/b", "the container name 'a/b' is not allowed", 1),
+    ("--create-base a/b base -e", "the container name 'a/b' is not allowed", 1),
+]
+
+
+def check_usage_error(capfd: pytest.CaptureFixture[str], words: list[str], message: str, status: int) -> None:
+    """It ends with this status, and one line on stderr that begins like that."""
+    assert status == cli.main(words)
+    out, err = capfd.readouterr()
+    assert ("", 1, True) == (out, err.count("\n"), err.startswith(f"lxccopy: {message}"))
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+@pytest.mark.parametrize("words", [[], ["--"]])
+@pytest.mark.parametrize(("arguments", "message", "_"), [*WRONG, ("-e", "no container is named: give its name", 1)])
+def test_usage_error(capfd: pytest.CaptureFixture[str], arguments: str, message: str, words: list[str], _: int) -> None:
+    """A usage error without a command is one line on stderr, and status 1."""
+    check_usage_error(capfd, [*arguments.split(), *words], message, 1)
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+@pytest.mark.parametrize(("arguments", "message", "status"), WRONG)
+def test_usage_error_with_a_command(
+    capfd: pytest.CaptureFixture[str], arguments: str, message: str, status: int
+) -> None:
+    """The status is 125 where a command, which has its own, would have run in a copy, or might have; else it is 1."""
+    check_usage_error(capfd, [*arguments.split(), "--", "true"], message, status)
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ("-e -t -D -- base", 1),
+        ("-e -t -D base --", 1),
+        ("-e -t -D -- base true", 125),
+        ("-e -t -D base true", 125),
+        ("-n base -e -t -D true", 125),
+        ("-n base true -e -t -D", 125),
+        ("-n base -e -t -D -- --", 125),
+    ],
+)
+def test_name_is_no_command(capfd: pytest.CaptureFixture[str], arguments: str, status: int) -> None:
+    """A command is what is left without the container's name, with or without --."""
+    check_usage_error(capfd, arguments.split(), "a copy on a tmpfs cannot be kept", status)
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+@pytest.mark.parametrize("option", ["--tmpfs-inodes", "--shutdown-timeout"])
+@pytest.mark.parametrize("text", ["\u0661", "1_0", " 5", "5\n", "+5", "--5", "-", "", "0x5", "\xb2"])
+def test_number_is_digits(capfd: pytest.CaptureFixture[str], option: str, text: str) -> None:
+    """A whole number on the command line is digits and a sign, nothing else that Python takes for one."""
+    check_usage_error(capfd, ["base", "-e", "-t", option, text], f"{option} needs a whole number, not {text!r}", 1)
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+@pytest.mark.parametrize("text", ["5", "-1", "007"])
+def test_good_number(capfd: pytest.CaptureFixture[str], text: str) -> None:
+    """Digits with or without a sign are a whole number."""
+    check_usage_error(capfd, ["base", "-e", "-t", "-D", "--shutdown-timeout", text], "a copy on a tmpfs", 1)
+
+
+def test_parse_errors_leave_signals_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    """Nothing is done to the process before the command line is understood."""
+    before = signal.getsignal(signal.SIGTERM)
+    cli.main(["--bogus"])
+    assert before == signal.getsignal(signal.SIGTERM)
+    assert capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+@pytest.mark.parametrize("arguments", ["-h", "--help", "--he", "base -e -th --bogus", "-h --version", "-h -- x"])
+def test_help(capfd: pytest.CaptureFixture[str], arguments: str) -> None:
+    """Help goes to stdout with status 0, whatever comes after it."""
+    assert 0 == cli.main(arguments.split())
+    assert (help_text(), "") == tuple(capfd.readouterr())
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+def test_arguments_of_the_process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without arguments main() reads those of the process."""
+    monkeypatch.setattr("sys.argv", ["lxccopy", "--help"])
+    assert 0 == cli.main()
+    assert help_text() == capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+def test_usage_error_makes_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A contradiction is found before anything is made, even the lxcpath."""
+    assert 1 == cli.main(["-P", str(tmp_path / "x"), "base", "-e", "-t", "-D"])
+    assert 1 == cli.main(["-P", str(tmp_path / "x"), "--create-base", "a/b"])
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr().err
