@@ -8,8 +8,19 @@ struct lxccopy_command {
 	char **argv;
 	const char *cwd;	/* NULL: where attach() put us */
 	int terminal;		/* which of 0 to 2 becomes the controlling terminal, or -1 */
-	int error_fd;		/* gets the errno of a failed chdir() or exec */
+	int error_fd;		/* gets the errno of a failed chdir() or exec, EXDEV where we are not in the container */
+	uint64_t root[2];	/* device and inode of the container's root directory; 0 where it cannot be seen */
 };
+
+/* attach() enters the root of the mount namespace. For a container that was started from within a chroot, this is the
+ * host's: its own root directory lies on what was the chroot's. Nothing may be run there. */
+static bool in_root_of(const struct lxccopy_command *command)
+{
+	struct stat root;
+
+	return !command->root[1] || (stat("/", &root) == 0 && root.st_dev == command->root[0] &&
+				     root.st_ino == command->root[1]);
+}
 
 /* Runs in the container, in a fork of our caller: nothing but system calls here. */
 static int command_exec(void *payload)
@@ -22,9 +33,13 @@ static int command_exec(void *payload)
 	setsid();
 	if (command->terminal >= 0)
 		ioctl(command->terminal, TIOCSCTTY, 0);
-	if (!command->cwd || chdir(command->cwd) == 0)
-		execvp(command->argv[0], command->argv);
-	error = errno;
+	if (!in_root_of(command)) {
+		error = EXDEV;
+	} else {
+		if (!command->cwd || chdir(command->cwd) == 0)
+			execvp(command->argv[0], command->argv);
+		error = errno;
+	}
 	if (write(command->error_fd, &error, sizeof(error)) < 0)
 		return 126;
 	return error == ENOENT ? 127 : 126;
@@ -122,8 +137,15 @@ static int container_attach(struct lxc_container *c, struct lxccopy_command *com
 			    pid_t *pid)
 {
 	struct fd_set_before before = { .init = c->init_pid(c) };
+	struct stat root;
+	char path[64];
 	int result, error;
 
+	snprintf(path, sizeof(path), "/proc/%d/root/", (int)before.init);
+	if (stat(path, &root) == 0) {
+		command->root[0] = root.st_dev;
+		command->root[1] = root.st_ino;
+	}
 	before.size = sysconf(_SC_OPEN_MAX) > 65536 ? 65536 : (int)sysconf(_SC_OPEN_MAX);
 	before.open = calloc(before.size, 1);
 	if (before.open)

@@ -175,6 +175,7 @@ struct lxccopy_command {
 	const char *cwd;
 	int terminal;
 	int error_fd;
+	uint64_t root[2];
 };
 
 void default_attach_options(lxc_attach_options_t *options);

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .names import StrPath
 
+_MOUNT_POINT = "lxc.rootfs.mount"
 _NO_SNAPSHOTS = ("loop", "nbd", "rbd")
 
 
@@ -274,8 +275,14 @@ def make(
     flags |= CloneFlag.SNAPSHOT if snapshot else 0
     flags |= CloneFlag.KEEPMACADDR if keep_mac else 0
     flags |= CloneFlag.ALLOW_RUNNING if allow_running else 0
+    # Debian and others ship the directory that liblxc mounts root file systems on apart from the library itself.
+    has_mount_point = os.path.isdir(source.config(_MOUNT_POINT))
+    if not has_mount_point:
+        source.set_config(_MOUNT_POINT, source.directory)
     copy = source.clone(name, newpath=lxcpath, flags=flags, hook_args=hook_args)
     try:
+        if not has_mount_point:
+            copy.set_config(_MOUNT_POINT, f"{copy.directory}/rootfs")
         if not keep_name:
             copy.set_config("lxc.uts.name", name)
     except BaseException:

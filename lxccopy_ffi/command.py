@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -10,7 +11,7 @@ import time
 
 from ._raw import milliseconds, wait_readable
 from .container import Container
-from .errors import OptionError
+from .errors import LiblxcError, OptionError
 from .names import check_flag, check_seconds, check_words
 
 TYPE_CHECKING = False
@@ -75,6 +76,10 @@ class Command:
             os.close(outcome)
             if errors >= 0:
                 os.close(errors)
+        if self.exec_error == errno.EXDEV:
+            self._child.wait()
+            reason = "its root directory cannot be entered from here, since we run in a chroot"
+            raise LiblxcError("run a command in", container.name, container.lxcpath, reason, "run it outside of that")
         self.pid = self._child.pid
         self.pidfd = self._child.pidfd
 
