@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from conftest import Cli, require
 
-from lxccopy_ffi import EphemeralCopy, OptionError, run
+from lxccopy_ffi import Container, EphemeralCopy, OptionError, run
+from lxccopy_ffi.clone import discard
 
 STATUSES = [
     (["sh", "-c", "exit 0"], 0),
@@ -183,3 +185,31 @@ def test_base_is_untouched(lxccopy: Cli, lxcpath: str) -> None:
     for tmpfs in [["-t"], []] * 10:
         assert 0 == lxccopy("-q", "-n", "base", "-e", *tmpfs, "--", "sh", "-c", vandal).returncode
     assert before == tree()
+
+
+def test_no_mount_point(lxcpath: str) -> None:
+    """It runs where the directory that liblxc mounts root file systems on is missing, as with liblxc1 alone."""
+    with Container("base", lxcpath) as base:
+        base.clone("pointless", flags=5).close()
+    try:
+        with open(f"{lxcpath}/pointless/config", "a", encoding="ascii") as config:
+            config.write("lxc.rootfs.mount = /no/such/directory\n")
+        assert 7 == run("pointless", ["sh", "-c", "exit 7"], lxcpath=lxcpath, tmpfs=True).returncode
+    finally:
+        discard("pointless", lxcpath)
+
+
+def test_not_from_a_chroot(lxcpath: str, tmp_path: Path) -> None:
+    """In a chroot, where liblxc's attach() would run the command on the host, nothing is run."""
+    require(shutil.which("unshare"), "the program unshare is not installed")
+    victim = tmp_path / "victim"
+    command = f"'{sys.executable}' -m lxccopy_ffi -q -P '{lxcpath}' -n base -e -t -- touch '{victim}'"
+    root = tmp_path / "root"
+    root.mkdir()
+    script = f"mount --rbind / '{root}' && exec chroot '{root}' sh -c \"cd '{os.getcwd()}' && {command}\""
+    result = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert 125 == result.returncode
+    assert "we run in a chroot" in result.stderr
+    assert not victim.exists()

@@ -141,14 +141,16 @@ def test_hook_for_other_tools(lxcpath: str) -> None:
     require(os.path.exists("/usr/bin/lxc-start"), "lxc-start is not installed")
     copy = EphemeralCopy("base", "theirs", lxcpath=lxcpath, tmpfs=True, tmpfs_size="32M")
     made = copy.create()
-    hook = made.config("lxc.hook.pre-mount")
-    assert hook.startswith(f"{lxcpath}/theirs/pre-start-")
-    subprocess.run(["lxc-start", "-P", lxcpath, "-n", "theirs"], check=True, timeout=60)
-    assert "32768" in output(copy, "df -k /")
-    assert "theirs\n127.0.1.1\ttheirs\n" == output(copy, "cat /etc/hostname; grep 127.0.1.1 /etc/hosts")
-    output(copy, "touch /root/x")
-    assert [] == os.listdir(f"{lxcpath}/theirs/overlay/delta")
-    copy.close()
+    try:
+        hook = made.config("lxc.hook.pre-mount")
+        assert hook.startswith(f"{lxcpath}/theirs/pre-start-")
+        subprocess.run(["lxc-start", "-P", lxcpath, "-n", "theirs"], check=True, timeout=60)
+        assert "32768" in output(copy, "df -k /")
+        assert "theirs\n127.0.1.1\ttheirs\n" == output(copy, "cat /etc/hostname; grep 127.0.1.1 /etc/hosts")
+        output(copy, "touch /root/x")
+        assert [] == os.listdir(f"{lxcpath}/theirs/overlay/delta")
+    finally:
+        copy.close()
 
 
 @pytest.mark.parametrize("via", ["monitor", "hook"])
