@@ -4,13 +4,29 @@
  * that attach() forgets.
  */
 
+/* How far a command came; command.py has the words. */
+enum lxccopy_stage {
+	LXCCOPY_ENTERED = 0,	/* attach() has put it into the container */
+	LXCCOPY_FAILED_ROOT,	/* but not into the container's root directory */
+	LXCCOPY_FAILED_CWD,
+	LXCCOPY_FAILED_EXEC,
+};
+
 struct lxccopy_command {
 	char **argv;
 	const char *cwd;	/* NULL: where attach() put us */
 	int terminal;		/* which of 0 to 2 becomes the controlling terminal, or -1 */
-	int error_fd;		/* gets the errno of a failed chdir() or exec, EXDEV where we are not in the container */
+	int outcome_fd;		/* gets a pair of stage and errno when it has entered, and one more if it then fails */
 	uint64_t root[2];	/* device and inode of the container's root directory; 0 where it cannot be seen */
 };
+
+static void tell(int fd, int stage, int error)
+{
+	int outcome[2] = { stage, error };
+
+	if (fd >= 0 && write(fd, outcome, sizeof(outcome)) < 0)
+		_exit(126);
+}
 
 /* attach() enters the root of the mount namespace. For a container that was started from within a chroot, this is the
  * host's: its own root directory lies on what was the chroot's. Nothing may be run there. */
@@ -26,23 +42,31 @@ static bool in_root_of(const struct lxccopy_command *command)
 static int command_exec(void *payload)
 {
 	struct lxccopy_command *command = payload;
-	int error;
+	int fd = command->outcome_fd, error;
 
 	/* Python ignores SIGPIPE, and the host's terminal must not stay the command's. */
 	reset_signals();
 	setsid();
+	umask(022);
+	/* No descriptor of our caller's may come along: through a directory's, the host would be open. */
+	if (fd >= 0 && fd != 3)
+		fd = dup3(fd, 3, O_CLOEXEC);
+	close_from(fd >= 0 ? 4 : 3);
+	tell(fd, LXCCOPY_ENTERED, 0);
 	if (command->terminal >= 0)
 		ioctl(command->terminal, TIOCSCTTY, 0);
 	if (!in_root_of(command)) {
-		error = EXDEV;
-	} else {
-		if (!command->cwd || chdir(command->cwd) == 0)
-			execvp(command->argv[0], command->argv);
-		error = errno;
+		tell(fd, LXCCOPY_FAILED_ROOT, EXDEV);
+		_exit(126);
 	}
-	if (write(command->error_fd, &error, sizeof(error)) < 0)
-		return 126;
-	return error == ENOENT ? 127 : 126;
+	if (command->cwd && chdir(command->cwd) < 0) {
+		tell(fd, LXCCOPY_FAILED_CWD, errno);
+		_exit(126);
+	}
+	execvp(command->argv[0], command->argv);
+	error = errno;
+	tell(fd, LXCCOPY_FAILED_EXEC, error);
+	_exit(error == ENOENT ? 127 : 126);
 }
 
 /* Calls @seen for every open descriptor. Costs two small system calls for each hundred of them. */

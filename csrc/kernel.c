@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * System calls that Python does not offer. Each returns -1 with errno on failure, and every descriptor it returns is
- * close-on-exec. The numbers are those of the generic table, which every architecture shares since Linux 5.1.
+ * close-on-exec. Where the headers are too old to know a number, it is that of the table which nearly all architectures
+ * share since Linux 5.1.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -48,12 +49,21 @@ enum {
 };
 
 /* How a path is looked up below @dirfd: nothing leads out of it, neither "..", an absolute link nor a magic link. */
-enum {
-	RESOLVE_NO_MAGICLINKS = 0x02,
-	RESOLVE_NO_SYMLINKS = 0x04,
-	RESOLVE_BENEATH = 0x08,
-	RESOLVE_IN_ROOT = 0x10,
-};
+#ifndef RESOLVE_NO_XDEV
+#define RESOLVE_NO_XDEV 0x01
+#endif
+#ifndef RESOLVE_NO_MAGICLINKS
+#define RESOLVE_NO_MAGICLINKS 0x02
+#endif
+#ifndef RESOLVE_NO_SYMLINKS
+#define RESOLVE_NO_SYMLINKS 0x04
+#endif
+#ifndef RESOLVE_BENEATH
+#define RESOLVE_BENEATH 0x08
+#endif
+#ifndef RESOLVE_IN_ROOT
+#define RESOLVE_IN_ROOT 0x10
+#endif
 
 static int lxccopy_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve)
 {

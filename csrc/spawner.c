@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-/* Where the helper was when it failed; container.py has the words. */
+/* Where the helper was when it failed; spawner.py has the words. */
 enum lxccopy_step {
 	LXCCOPY_STARTED = 0,
 	LXCCOPY_STEP_FDS,
@@ -51,7 +51,7 @@ static void reset_signals(void)
 	/* The kernel's struct sigaction with SIG_DFL and its sigset_t, whose layouts differ between architectures. The
 	 * library's functions leave out two signals, which a caller's caller may have set all the same. */
 	static const char zero[64];
-	const size_t set_size = (_NSIG - 1) / 8;
+	const size_t set_size = _NSIG / 8;
 
 	for (int number = 1; number < _NSIG; number++)
 		syscall(SYS_rt_sigaction, number, zero, NULL, set_size);
@@ -186,7 +186,7 @@ static void send_report(int socket, const struct lxccopy_report *report, int pid
 	sendmsg(socket, &message, MSG_NOSIGNAL);
 }
 
-static int start_container(struct lxccopy_plan *plan, struct lxccopy_report *report)
+static int start_container(struct lxccopy_plan *plan, struct lxccopy_report *report, int *pidfd)
 {
 	struct lxc_container *c;
 	char log_file[32];
@@ -211,24 +211,51 @@ static int start_container(struct lxccopy_plan *plan, struct lxccopy_report *rep
 		return -1;
 	}
 	snprintf(log_file, sizeof(log_file), "/proc/self/fd/%d", plan->log_fd);
-	c->set_config_item(c, "lxc.log.file", log_file);
-	c->clear_config_item(c, "lxc.log.file");
-	if (plan->log_level)
-		c->set_config_item(c, "lxc.log.level", plan->log_level);
+	if (c->get_config_item(c, "lxc.log.file", NULL, 0) <= 0) {	/* a log of its own is left to the container */
+		c->set_config_item(c, "lxc.log.file", log_file);
+		c->clear_config_item(c, "lxc.log.file");
+		if (plan->log_level)
+			c->set_config_item(c, "lxc.log.level", plan->log_level);
+	}
 	c->want_daemonize(c, true);
 	if (!c->start(c, 0, NULL)) {
 		report->step = LXCCOPY_STEP_START;
 		return -1;
 	}
 	report->init_pid = c->init_pid(c);
-	return 0;
+	*pidfd = open_monitor(report->init_pid, &report->monitor_pid);
+	if (*pidfd >= 0)
+		return 0;
+	report->step = LXCCOPY_STEP_MONITOR;
+	report->error = errno;
+	if (errno != ESRCH)	/* it runs, but cannot be watched: no descriptor left, or a filter that forbids it */
+		c->stop(c);
+	return -1;
+}
+
+/* After a failure: what start() left behind may still be tidying up, and our caller wants to find that done. Hooks may
+ * have left daemons, too, for which nobody shall wait. */
+static void await_children(void)
+{
+	struct timespec patience = { .tv_sec = 2 };
+	sigset_t child;
+	pid_t pid;
+
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &child, NULL);
+	for (;;) {
+		while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+			;
+		if (pid < 0 || sigtimedwait(&child, NULL, &patience) < 0)
+			return;
+	}
 }
 
 static void spawn_child(struct lxccopy_plan plan, int socket)
 {
 	struct lxccopy_report report = { 0 };
 	int *keep[] = { &socket, &plan.log_fd, &plan.tmpfs_fd };
-	pid_t monitor = 0;
 	int pidfd = -1;
 
 	setsid();
@@ -239,18 +266,9 @@ static void spawn_child(struct lxccopy_plan plan, int socket)
 	if (keep_only(keep, 3) < 0) {
 		report.step = LXCCOPY_STEP_FDS;
 		report.error = errno;
-	} else if (start_container(&plan, &report) == 0) {
-		pidfd = open_monitor(report.init_pid, &monitor);
-		if (pidfd < 0) {
-			report.step = LXCCOPY_STEP_MONITOR;
-			report.error = errno;
-		}
-		report.monitor_pid = monitor;
+	} else if (start_container(&plan, &report, &pidfd) < 0 && report.step >= LXCCOPY_STEP_START) {
+		await_children();
 	}
-	/* No container: its monitor may still be tidying up, and our caller wants to find that done. */
-	if (report.step >= LXCCOPY_STEP_START && pidfd < 0)
-		while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
-			;
 	send_report(socket, &report, pidfd);
 	/* Until our caller has looked at us, or is dead. */
 	while (read(socket, &report, 1) < 0 && errno == EINTR)
@@ -286,31 +304,69 @@ static void lxccopy_spawn(struct lxccopy_plan *plan)
 	errno = error;
 }
 
-/*
- * Reads the helper's report. Returns the pidfd of the container's monitor, or -1 when there is none: then report->step
- * says where the helper failed, LXCCOPY_STEP_HELPER if it died without a word.
- */
-static int lxccopy_receive(int socket, struct lxccopy_report *report)
+/* How a start ended. */
+struct lxccopy_end {
+	struct lxccopy_report report;	/* step is LXCCOPY_STEP_HELPER if the helper died without a word */
+	int monitor;			/* a pidfd of the container's monitor, or -1 where it did not start */
+	char cgroups[8192];		/* the helper's /proc/PID/cgroup: liblxc had moved it into the monitor's */
+};
+
+static void receive_report(int socket, struct lxccopy_end *end)
 {
 	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
-	struct iovec data = { report, sizeof(*report) };
+	struct iovec data = { &end->report, sizeof(end->report) };
 	struct msghdr message = {
 		.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control),
 	};
 	struct cmsghdr *header;
 	ssize_t size;
-	int pidfd = -1;
 
 	do
 		size = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
 	while (size < 0 && errno == EINTR);
-	if (size != sizeof(*report)) {
-		memset(report, 0, sizeof(*report));
-		report->step = LXCCOPY_STEP_HELPER;
-		return -1;
+	if (size != sizeof(end->report)) {
+		memset(&end->report, 0, sizeof(end->report));
+		end->report.step = LXCCOPY_STEP_HELPER;
+		return;
 	}
 	header = CMSG_FIRSTHDR(&message);
-	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
-		memcpy(&pidfd, CMSG_DATA(header), sizeof(int));
-	return pidfd;
+	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+		memcpy(&end->monitor, CMSG_DATA(header), sizeof(int));
+	} else if (end->report.step == LXCCOPY_STARTED) {	/* it was sent, but did not fit */
+		end->report.step = LXCCOPY_STEP_FDS;
+		end->report.error = EMFILE;
+	}
+}
+
+static void read_cgroups(pid_t pid, char *text, size_t size)
+{
+	char path[64];
+	ssize_t got, length = 0;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		while ((got = read(fd, text + length, size - 1 - length)) > 0)
+			length += got;
+		close(fd);
+	}
+	text[length] = 0;
+}
+
+/*
+ * Takes the helper's report, lets it go and waits for its end. All in one call, between whose parts no signal handler of
+ * the caller's can raise an exception.
+ */
+static void lxccopy_finish(struct lxccopy_plan *plan, struct lxccopy_end *end)
+{
+	end->monitor = -1;
+	receive_report(plan->socket, end);
+	read_cgroups(plan->helper, end->cgroups, sizeof(end->cgroups));
+	/* Not close() alone: a process that was forked meanwhile may hold this end of the socket as well. */
+	shutdown(plan->socket, SHUT_RDWR);
+	close(plan->socket);
+	while (waitpid(plan->helper, NULL, 0) < 0 && errno == EINTR)
+		;
+	plan->helper = 0;
 }

@@ -124,6 +124,7 @@ int container_set_timeout(struct lxc_container *c, int timeout);
 
 /* csrc/kernel.c */
 
+#define RESOLVE_NO_XDEV ...
 #define RESOLVE_NO_MAGICLINKS ...
 #define RESOLVE_NO_SYMLINKS ...
 #define RESOLVE_BENEATH ...
@@ -164,17 +165,28 @@ struct lxccopy_report {
 	int monitor_pid;
 };
 
+struct lxccopy_end {
+	struct lxccopy_report report;
+	int monitor;
+	char cgroups[8192];
+};
+
 bool lxccopy_sigchld_ignored(void);
 void lxccopy_spawn(struct lxccopy_plan *plan);
-int lxccopy_receive(int socket, struct lxccopy_report *report);
+void lxccopy_finish(struct lxccopy_plan *plan, struct lxccopy_end *end);
 
 /* csrc/command.c */
+
+#define LXCCOPY_ENTERED ...
+#define LXCCOPY_FAILED_ROOT ...
+#define LXCCOPY_FAILED_CWD ...
+#define LXCCOPY_FAILED_EXEC ...
 
 struct lxccopy_command {
 	char **argv;
 	const char *cwd;
 	int terminal;
-	int error_fd;
+	int outcome_fd;
 	uint64_t root[2];
 };
 

@@ -31,9 +31,10 @@ except ImportError as error:  # pragma: no cover - needs a broken installation
 
 ffi, lib = _liblxc.ffi, _liblxc.lib
 
-# How openat2() looks a path up: as if the directory were the root; or without any symbolic link.
+# How openat2() looks a path up: as if the directory were the root; without any symbolic link; and nor any mount point.
 IN_ROOT: int = lib.RESOLVE_IN_ROOT | lib.RESOLVE_NO_MAGICLINKS
 NO_LINKS: int = lib.RESOLVE_BENEATH | lib.RESOLVE_NO_SYMLINKS
+NO_MOUNTS: int = NO_LINKS | lib.RESOLVE_NO_XDEV
 
 SONAME = "liblxc.so.1"
 _PACKAGES = "Debian and Ubuntu: liblxc1 or liblxc1t64; Fedora: lxc-libs; Arch: lxc; Alpine: lxc-libs"
@@ -187,6 +188,22 @@ def wait_readable(fd: int, timeout: float | None = None) -> bool:
     return bool(wait_any([fd], timeout))
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it, also to a descriptor that somebody made non-blocking, as terminals are now and then.
+
+    Raises:
+        OSError: As write() does.
+    """
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            poll.poll()
+
+
 # The longest time that poll() can be told to wait, in seconds: it takes an int of milliseconds.
 _LONGEST_POLL = 2_000_000.0
 
@@ -248,27 +265,33 @@ class FailureLog:
     and no line in its configuration. Lines at level ERROR are no failures by themselves: read() belongs after one.
     """
 
-    def __init__(self, container: _Container) -> None:
+    def __init__(self) -> None:
+        self.fd = -1
         self.fd = above_stdio(os.memfd_create("lxccopy-log", os.MFD_CLOEXEC))
-        self._start = 0
+
+    def install(self, container: _Container) -> None:
+        """Let liblxc write the errors of a handle here; not where the container has a log of its own."""
+        if lib.container_get_config_item(container, b"lxc.log.file", ffi.NULL, 0) > 0:
+            return
         lib.container_set_config_item(container, b"lxc.log.file", b"/proc/self/fd/%d" % self.fd)
         lib.container_clear_config_item(container, b"lxc.log.file")
 
     def mark(self) -> None:
         """Forget what was logged so far: the next operation begins here."""
-        self._start = os.fstat(self.fd).st_size
+        os.ftruncate(self.fd, 0)  # liblxc appends
 
     def read(self) -> str:
         """Return why the operation since mark() failed, in liblxc's words; empty if it gave no reason."""
-        size = os.fstat(self.fd).st_size - self._start
-        lines = os.fsdecode(os.pread(self.fd, max(size, 0), self._start)).splitlines()
-        return reason_from_log(lines)
+        return reason_from_log(os.fsdecode(os.pread(self.fd, os.fstat(self.fd).st_size, 0)).splitlines())
 
     def close(self) -> None:
         """Close the memory file; liblxc's own descriptor of it goes with the handle. Idempotent."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def reason_from_log(lines: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import os
 import stat
 from contextlib import ExitStack
 
-from .clone import claim
+from .clone import Claim
 from .container import Container
 from .errors import AccessError, ContainerExistsError, UnsupportedError
 from .names import check_name, check_path
@@ -91,7 +91,7 @@ def create_base(name: str, *, lxcpath: StrPath | None = None) -> Container:
             os.makedirs(base.lxcpath, 0o711, exist_ok=True)
         except OSError as error:
             raise AccessError(f"cannot make the directory {base.lxcpath}: {error.strerror}") from error
-        claim(name, name, base.lxcpath, undo)
+        Claim(name, name, base.lxcpath, undo)
         rootfs = f"{base.directory}/rootfs"
         try:
             _make_rootfs(rootfs, name, busybox)

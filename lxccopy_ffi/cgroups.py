@@ -29,13 +29,17 @@ def of_process(pid: int, name: str) -> set[Membership]:
         pid: A process of the container, its monitor, or the one that started it.
         name: The container's name: we may ourselves be in another container's cgroup.
     """
-    found = set()
     try:
         with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
+            return in_text(file.read(), name)
     except OSError:
         return set()
-    for line in lines:
+
+
+def in_text(text: str, name: str) -> set[Membership]:
+    """Return the same from the text of a /proc/PID/cgroup."""
+    found = set()
+    for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
         parts = path.split("/")
         # A process of the container may be further down, where its own system put it.

@@ -268,9 +268,9 @@ def _open_stdio() -> None:
 
 def _print(text: str, fd: int = 1) -> None:
     """Write at once, so that our lines and the command's stay in order; sys.stdout may not even be there."""
-    data = os.fsencode(text)
-    while data:
-        data = data[os.write(fd, data) :]
+    from ._raw import write_all
+
+    write_all(fd, os.fsencode(text))
 
 
 def _complain(text: str) -> None:

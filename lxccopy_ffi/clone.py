@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from . import identity
-from ._raw import default_lxcpath, new_mount
+from ._raw import NO_MOUNTS, default_lxcpath, new_mount, openat2
 from .container import CloneFlag, Container
 from .errors import AccessError, ContainerExistsError, LiblxcError, LxcCopyError, OptionError, UnsupportedError
 from .names import check_flag, check_name, check_path, check_words, random_name
@@ -80,7 +81,7 @@ def open_source(name: str, lxcpath: StrPath | None = None) -> Container:
     path = check_path(default_lxcpath() if lxcpath is None else lxcpath)
     file = f"{path}/{check_name(name)}/config"
     try:
-        os.close(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
+        open(file, "rb").close()
     except FileNotFoundError:
         pass  # require_defined() words it
     except OSError as error:
@@ -161,98 +162,200 @@ def check_target(name: str | None, lxcpath: str) -> None:
     if not os.path.isdir(lxcpath):
         raise OptionError(f"the directory for the copy, {lxcpath}, does not exist")
     if name is not None and os.path.lexists(f"{lxcpath}/{name}"):
-        raise ContainerExistsError(f"there is already a {name!r} in {lxcpath}; choose another name or destroy it first")
+        raise _exists(name, lxcpath)
     if not os.access(lxcpath, os.W_OK | os.X_OK):
         raise AccessError(f"no directory can be made in {lxcpath}: permission denied")
 
 
-def claim(name: str | None, base: str, lxcpath: str, undo: ExitStack) -> str:
-    """Make the copy's directory, which reserves its name, and return the name.
+class Claim:
+    """A copy's directory, made by us: its name is reserved.
 
     Args:
-        name: The name; None for a random one, as lxc-copy's.
+        name: The copy's name; None for a random one, as lxc-copy's.
         base: The base's name, for a random one.
         lxcpath: Where to make it.
-        undo: Gets what removes it again.
+        undo: Gets what removes the copy again, in whatever state it is then.
+
+    Attributes:
+        name: The copy's name.
 
     Raises:
         ContainerExistsError: Somebody else was faster.
         AccessError: It cannot be made.
     """
-    while True:
-        chosen = name or random_name(base)
-        made: list[None] = []
-        undo.callback(_discard_if, made, chosen, lxcpath)
+
+    def __init__(self, name: str | None, base: str, lxcpath: str, undo: ExitStack) -> None:
+        self._lxcpath = lxcpath
+        self._made: list[None] = []
+        self._fd = -1
+        undo.callback(self.discard_quietly)
+        while True:
+            self.name = name or random_name(base)
+            try:
+                # In one call, between whose parts no signal handler can raise: it tells whether the directory is ours.
+                self._made.extend(map(os.mkdir, (self.directory,), (0o770,)))
+            except FileExistsError:
+                if name is not None:
+                    raise _exists(name, lxcpath) from None
+            except OSError as error:
+                raise AccessError(f"cannot make the directory {self.directory}: {error.strerror}") from error
+            else:
+                # Held open, so that its inode's number is not used again for another directory of the same name.
+                self._fd = identity.open_root(self.directory)
+                os.chmod(self.directory, 0o770)  # noqa: S103 - as lxc-copy, whatever the umask
+                return
+
+    @property
+    def directory(self) -> str:
+        """The copy's directory."""
+        return f"{self._lxcpath}/{self.name}"
+
+    def close(self) -> None:
+        """Do nothing more with the directory. Idempotent."""
+        fd, self._fd = self._fd, -1
+        self._made.clear()
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def holds(self) -> bool:
+        """Whether the directory is still there, and still the one that we made: its name may have been used again."""
         try:
-            # In one call, between whose halves no signal handler can raise: made tells whether the directory is ours.
-            made.extend(map(os.mkdir, (f"{lxcpath}/{chosen}",), (0o770,)))
-        except FileExistsError:
-            if name is not None:
-                raise ContainerExistsError(
-                    f"there is already a {name!r} in {lxcpath}; choose another name or destroy it first"
-                ) from None
-        except OSError as error:
-            raise AccessError(f"cannot make the directory {lxcpath}/{chosen}: {error.strerror}") from error
-        else:
-            os.chmod(f"{lxcpath}/{chosen}", 0o770)  # noqa: S103 - as lxc-copy, whatever the umask
-            return chosen
+            found = os.lstat(self.directory)
+        except FileNotFoundError:
+            return False
+        return bool(self._made) and (self._fd < 0 or os.path.samestat(found, os.fstat(self._fd)))
+
+    def discard(self) -> None:
+        """Remove the copy, whole or half-made, with what its base remembers of it. Idempotent.
+
+        Raises:
+            LiblxcError: Something of it could not be removed.
+        """
+        if self.holds():
+            discard(self.name, self._lxcpath)
+        elif self._made and not os.path.lexists(self.directory):
+            forget_lock(self.name, self._lxcpath)
+        self.close()
+
+    def discard_quietly(self) -> None:
+        """Do so on the way out of another error, which must stay the one that is seen: this one is logged."""
+        try:
+            self.discard()
+        except LxcCopyError as error:
+            import logging
+
+            logging.getLogger("lxccopy_ffi").warning("%s", error)
 
 
-def _discard_if(made: list[None], name: str, lxcpath: str) -> None:
-    if made:
-        discard_quietly(name, lxcpath)
+def _exists(name: str, lxcpath: str) -> ContainerExistsError:
+    return ContainerExistsError(f"there is already a {name!r} in {lxcpath}; choose another name or destroy it first")
 
 
 def discard(name: str, lxcpath: str) -> None:
-    """Remove a copy, whole or half-made, with what its base remembers of it. Idempotent.
+    """Stop and remove a container and all of its directory.
 
     Raises:
         LiblxcError: Something of it could not be removed.
     """
-    directory = f"{lxcpath}/{name}"
     with Container(name, lxcpath) as copy:
         copy.stop()
         try:
+            # liblxc removes trees by recursion, and a container can have made one that is too deep for our stack.
+            for tree in ("overlay", "rootfs"):
+                remove_tree(f"{copy.directory}/{tree}", keep=True)
             if copy.defined:
                 copy.destroy()
+            remove_tree(copy.directory)
+        except OSError as error:
+            raise LiblxcError("remove", name, lxcpath, f"{error.filename}: {error.strerror}") from error
         except LiblxcError:
             if os.path.lexists(copy.config_file):
                 raise  # otherwise its monitor was faster
-        if os.path.lexists(directory):
-            try:
-                _remove_tree(directory)
-            except OSError as error:
-                raise LiblxcError("remove", name, lxcpath, f"{error.filename}: {error.strerror}") from error
-        copy.forget_lock()
+            remove_tree(copy.directory)
+    forget_lock(name, lxcpath)
 
 
-def discard_quietly(name: str, lxcpath: str) -> None:
-    """discard() for the way out of another error, which must stay the one that is seen: its own is logged."""
+def remove_tree(path: str, *, keep: bool = False) -> None:
+    """Remove a directory and all below it, through no link and no mount point. Idempotent.
+
+    However deep it is: what is in a subdirectory is moved up before the subdirectory goes.
+
+    Args:
+        path: The directory; anything else is left alone.
+        keep: Only empty it.
+
+    Raises:
+        OSError: Something could not be removed, such as a directory on which something is mounted (EXDEV).
+    """
+    parent, _, name = path.rpartition("/")
     try:
-        discard(name, lxcpath)
-    except LxcCopyError as error:
-        import logging
-
-        logging.getLogger("lxccopy_ffi").warning("%s", error)
-
-
-def _remove_tree(path: str) -> None:
-    """Remove a directory and all below it on the same file system, following no link."""
-    try:
-        device = os.lstat(path).st_dev
-    except FileNotFoundError:
+        directory = identity.open_root(parent)
+        try:
+            top = openat2(directory, name, os.O_DIRECTORY, NO_MOUNTS)
+        finally:
+            os.close(directory)
+    except (FileNotFoundError, NotADirectoryError):
         return
-    for _, directories, files, fd in os.fwalk(path, topdown=False, follow_symlinks=False):
-        if os.fstat(fd).st_dev != device:
-            continue
-        for file in files:
-            os.unlink(file, dir_fd=fd)
-        for directory in directories:
-            if stat.S_ISLNK(os.stat(directory, dir_fd=fd, follow_symlinks=False).st_mode):
-                os.unlink(directory, dir_fd=fd)
-            else:
-                os.rmdir(directory, dir_fd=fd)
-    os.rmdir(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return  # a link
+        raise
+    try:
+        number = 0
+        while True:
+            entries = os.listdir(top)
+            if not entries:
+                break
+            for entry in entries:
+                number = _remove_entry(top, entry, number)
+    finally:
+        os.close(top)
+    if not keep:
+        os.rmdir(path)
+
+
+def _remove_entry(top: int, entry: str, number: int) -> int:
+    """Remove a file, or a directory whose own subdirectories are moved to the top, where they get the next numbers."""
+    try:
+        os.unlink(entry, dir_fd=top)
+    except IsADirectoryError:
+        pass
+    else:
+        return number
+    fd = openat2(top, entry, os.O_DIRECTORY, NO_MOUNTS)
+    try:
+        for child in os.listdir(fd):
+            try:
+                os.unlink(child, dir_fd=fd)
+            except IsADirectoryError:
+                while True:
+                    number += 1
+                    if not _exists_at(f"{number}", top):
+                        break
+                os.rename(child, f"{number}", src_dir_fd=fd, dst_dir_fd=top)
+    finally:
+        os.close(fd)
+    os.rmdir(entry, dir_fd=top)
+    return number
+
+
+def _exists_at(name: str, directory: int) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def forget_lock(name: str, lxcpath: str) -> None:
+    """Remove the lock file that liblxc made for a container that is gone."""
+    runtime = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime:
+        with suppress(OSError):
+            os.unlink(f"{runtime}/lxc/lock{lxcpath}/.{name}")
 
 
 def make(
@@ -282,9 +385,9 @@ def make(
     copy = source.clone(name, newpath=lxcpath, flags=flags, hook_args=hook_args)
     try:
         if not has_mount_point:
-            copy.set_config(_MOUNT_POINT, f"{copy.directory}/rootfs")
+            copy.replace_config(_MOUNT_POINT, f"{copy.directory}/rootfs")
         if not keep_name:
-            copy.set_config("lxc.uts.name", name)
+            copy.replace_config("lxc.uts.name", name)
     except BaseException:
         copy.close()
         raise
@@ -303,7 +406,7 @@ def personalise(copy: Container, top: str = "") -> None:
         UnsupportedError: They could not be written.
     """
     storage = Storage(copy)
-    if storage.is_directory:
+    if storage.upper or os.path.isdir(storage.lower[0]):  # a btrfs subvolume is a directory, too
         try:
             personalise_layers(storage.upper, storage.lower, copy.name, top)
         except OSError as error:
@@ -398,7 +501,7 @@ def clone(
         path = path or base.lxcpath
         check_source(base, snapshot=snapshot, allow_running=allow_running)
         check_target(name, path)
-        claim(name, source, path, undo)
+        Claim(name, source, path, undo)
         copy = make(
             base,
             name,

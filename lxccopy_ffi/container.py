@@ -34,6 +34,13 @@ class CloneFlag:
     ALLOW_RUNNING = 64
 
 
+# What a command says of its start, see Container.attach().
+ENTERED: int = lib.LXCCOPY_ENTERED
+FAILED_ROOT: int = lib.LXCCOPY_FAILED_ROOT
+FAILED_CWD: int = lib.LXCCOPY_FAILED_CWD
+FAILED_EXEC: int = lib.LXCCOPY_FAILED_EXEC
+
+
 class Child:
     """A process of ours in a container: attach() made it our child.
 
@@ -41,7 +48,7 @@ class Child:
 
     Attributes:
         status: What waitpid() said of its end; None before that.
-        pidfd: Readable once it has ended; -1 after it was waited for.
+        pidfd: Readable once it has ended. Open as long as this object is there, since any thread may be waiting on it.
     """
 
     def __init__(self) -> None:
@@ -49,6 +56,11 @@ class Child:
         self.cell: Any = ffi.new("pid_t *")
         self.status: int | None = None
         self.pidfd = -1
+        self._lock = allocate_lock()
+
+    def __del__(self) -> None:
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
 
     @property
     def pid(self) -> int:
@@ -59,29 +71,39 @@ class Child:
         """Open the pidfd.
 
         Raises:
-            OSError: There can be no more descriptors.
+            OSError: There can be no more descriptors; then it is killed.
         """
-        self.pidfd = _raw.pidfd_open(self.pid)
+        try:
+            self.pidfd = _raw.pidfd_open(self.pid)
+        except OSError:
+            self.kill()
+            raise
 
     def send_signal(self, number: int) -> None:
         """Send it a signal; does nothing once it has ended."""
-        if self.status is None and self.pid > 0:
-            try:
-                os.kill(self.pid, number)  # not waited for, so the number is still its own
-            except ProcessLookupError:
-                pass
+        with self._lock:
+            if self.status is None and self.pid > 0:
+                try:
+                    os.kill(self.pid, number)  # not waited for, so the number is still its own
+                except ProcessLookupError:
+                    pass
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Wait for its end and return the status; None if it still runs after so many seconds."""
-        if self.status is None and self.pid > 0 and (self.pidfd < 0 or _raw.wait_readable(self.pidfd, timeout)):
-            try:
-                _, self.status = os.waitpid(self.pid, 0)
-            except ChildProcessError:
-                self.status = 255 << 8  # somebody else in this process waits for any child, and has it
-            if self.pidfd >= 0:
-                os.close(self.pidfd)
-                self.pidfd = -1
+        """Wait for its end and return the status; None if it still runs after so many seconds. For any thread."""
+        if self.status is None and self.pid > 0:
+            fd = self.pidfd
+            if fd >= 0 and not _raw.wait_readable(fd, timeout):
+                return None
+            with self._lock:
+                if self.status is None:
+                    self._reap()
         return self.status
+
+    def _reap(self) -> None:
+        try:
+            _, self.status = os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            self.status = 255 << 8  # somebody else in this process waits for any child, and has it
 
     def kill(self) -> None:
         """Kill it and wait for its end."""
@@ -109,6 +131,7 @@ class Container:
         self._pointer: _Container | None = None
         self._monitor = -1
         self._cgroups: set[cgroups.Membership] = set()
+        self._log = _raw.FailureLog()
         self._children: list[Child] = []
         self._lock = allocate_lock()
         self.name = check_name(name)
@@ -121,7 +144,7 @@ class Container:
             raise LiblxcError("open", self.name, self.lxcpath, reason or "liblxc gave no reason", hint)
         owned: Any = ffi.gc(pointer, liblxc.lxc_container_put)
         self._pointer = owned
-        self._log = _raw.FailureLog(pointer)
+        self._log.install(pointer)
 
     # The handle
 
@@ -160,7 +183,8 @@ class Container:
             raise ValueError(f"the handle of container {self.name!r} is closed")
         self._log.mark()
 
-    def _fail(self, operation: str, hint: str = "") -> LiblxcError:
+    def failure(self, operation: str, hint: str = "") -> LiblxcError:
+        """Return the error for an operation that has just failed, with the reason from liblxc's log."""
         return LiblxcError(operation, self.name, self.lxcpath, self._log.read(), hint)
 
     def _why_unreadable(self) -> str:
@@ -168,7 +192,8 @@ class Container:
         empty = lib.lxc_container_new(b"lxccopy-no-such-container", os.fsencode(self.lxcpath))
         if empty == ffi.NULL:
             return ""
-        log = _raw.FailureLog(empty)
+        log = _raw.FailureLog()
+        log.install(empty)
         try:
             lib.container_load_config(empty, os.fsencode(self.config_file))
             return log.read()
@@ -252,7 +277,13 @@ class Container:
         check_value(key, value)
         self._mark()
         if not lib.container_set_config_item(self._c, key.encode(), os.fsencode(value)):
-            raise self._fail(f"set {key} = {value} for")
+            raise self.failure(f"set {key} = {value} for")
+
+    def replace_config(self, key: str, value: str) -> None:
+        """Set a config item in memory in place of what is there, so that the saved file has it once."""
+        check_value(key, value)
+        self.clear_config(key)
+        self.set_config(key, value)
 
     def clear_config(self, key: str) -> None:
         """Remove a config item in memory, all its entries where it is a list.
@@ -264,7 +295,7 @@ class Container:
         """
         self._mark()
         if not lib.container_clear_config_item(self._c, key.encode()):
-            raise self._fail(f"clear {key} of")
+            raise self.failure(f"clear {key} of")
 
     def save_config(self) -> None:
         """Write the configuration to the container's config file, making its directory where needed.
@@ -276,7 +307,7 @@ class Container:
         """
         self._mark()
         if not lib.container_save_config(self._c, ffi.NULL):
-            raise self._fail("save the configuration of")
+            raise self.failure("save the configuration of")
 
     # Copies
 
@@ -324,7 +355,7 @@ class Container:
                 arguments if keep else ffi.NULL,
             )
             if pointer == ffi.NULL:
-                raise self._fail("copy")
+                raise self.failure("copy")
         lib.lxc_container_put(pointer)
         return Container(name, path)
 
@@ -339,16 +370,7 @@ class Container:
         with self._lock:
             self._mark()
             if not lib.container_destroy(self._c):
-                raise self._fail("destroy")
-
-    def forget_lock(self) -> None:
-        """Remove the lock file that liblxc made for this container; for one that is gone and will not come back."""
-        runtime = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
-        if runtime:
-            try:
-                os.unlink(f"{runtime}/lxc/lock{self.lxcpath}/.{self.name}")
-            except OSError:
-                pass
+                raise self.failure("destroy")
 
     # Running it
 
@@ -397,14 +419,17 @@ class Container:
 
         Reproduces: lxcapi_stop(). Differs: an ephemeral container's directory is gone on return.
         """
+        if self._monitor >= 0 and self.wait_gone(0):
+            return  # what has our name now, if anything, is another container
         self._watch_monitor()
-        for child in self._children:
+        if self._children and self.state == "FROZEN":
+            lib.container_unfreeze(self._c)  # nobody in it could die before
+        for child in self._running_children():
             child.kill()
-        self._children.clear()
         if self.running:
             self._mark()
             if not lib.container_stop(self._c) and self.running:
-                raise self._fail("stop")
+                raise self.failure("stop")
         self.wait_gone()
 
     def shutdown(self, timeout: float | None = None) -> bool:
@@ -422,7 +447,7 @@ class Container:
         if self.running:
             self._mark()
             if not lib.container_shutdown(self._c, 0) and self.running:
-                raise self._fail("shut down")
+                raise self.failure("shut down")
         return self.wait_gone(timeout)
 
     def wait_gone(self, timeout: float | None = None) -> bool:
@@ -438,16 +463,19 @@ class Container:
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            self._children = [child for child in self._children if child.wait(0) is None]
-            pidfds = [child.pidfd for child in self._children if child.pidfd >= 0]
+            pidfds = [child.pidfd for child in self._running_children() if child.pidfd >= 0]
             ready = _raw.wait_any([self._monitor, *pidfds], None if deadline is None else deadline - time.monotonic())
             if self._monitor in ready:
                 break
-            if not ready:
+            if not ready and deadline is not None and time.monotonic() >= deadline:
                 return False
         self._forget_monitor()
         cgroups.remove(self._cgroups)
         return True
+
+    def _running_children(self) -> list[Child]:
+        """Those that have not ended yet; the others are waited for."""
+        return [child for child in self._children if child.wait(0) is None]
 
     def _watch_monitor(self) -> None:
         """Hold the monitor's pidfd: it is the parent of the container's init."""
@@ -484,7 +512,7 @@ class Container:
         env: Mapping[str, str],
         cwd: str | None = None,
         terminal: int = -1,
-        error_fd: int = -1,
+        outcome_fd: int = -1,
     ) -> Child:
         """Start a command in the running container, in a session of its own.
 
@@ -496,7 +524,8 @@ class Container:
             env: Its environment, besides PATH and ``container=lxc``, which liblxc sets.
             cwd: Its working directory, which must exist; None for ours if it exists there too, else ``/``.
             terminal: Which of 0, 1 and 2 becomes its controlling terminal, or -1.
-            error_fd: A pipe to write errno to, as a native int, when the command cannot be executed.
+            outcome_fd: A pipe that gets pairs of native ints: (0, 0) when the command has entered the container, then a
+                stage and an errno where it could not be executed. It is closed by a successful exec.
 
         Returns:
             The command's process, to be waited for; stop() kills it.
@@ -511,7 +540,7 @@ class Container:
             raise OptionError("the command is empty")
         environment, keep_environment = _raw.string_list(f"{key}={value}" for key, value in env.items())
         directory = ffi.new("char[]", os.fsencode(cwd)) if cwd is not None else ffi.NULL
-        command = ffi.new("struct lxccopy_command *", [argument_list, directory, terminal, error_fd])
+        command = ffi.new("struct lxccopy_command *", [argument_list, directory, terminal, outcome_fd])
         options: Any = ffi.new("lxc_attach_options_t *")
         lib.default_attach_options(options)
         options.extra_env_vars = environment
@@ -523,20 +552,15 @@ class Container:
             fds = _duplicates(stdin, stdout, stderr)
             try:
                 options.stdin_fd, options.stdout_fd, options.stderr_fd = fds
-                self._children = [other for other in self._children if other.status is None]
-                self._children.append(child)
+                self._children = [*self._running_children(), child]
                 if lib.container_attach(self._c, command, options, child.cell) < 0:
                     self._children.remove(child)
-                    raise self._fail("run a command in", "" if self.running else "it is not running")
+                    raise self.failure("run a command in", "" if self.running else "it is not running")
+                child.open()
             finally:
                 for fd in fds:
                     os.close(fd)
         del keep_environment
-        try:
-            child.open()
-        except OSError:
-            child.kill()
-            raise
         return child
 
     def devpts(self) -> int:

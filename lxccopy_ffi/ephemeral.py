@@ -6,21 +6,19 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from . import command
 from . import tmpfs as memory
 from .clone import (
+    Claim,
     Storage,
     check_source,
     check_target,
-    claim,
-    discard,
-    discard_quietly,
     make,
     open_source,
     personalise,
 )
 from .errors import AccessError, OptionError, UnsupportedError
 from .names import check_flag, check_name, check_path, check_seconds, check_words
+from .request import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,6 +105,7 @@ class EphemeralCopy:
         if shutdown_timeout is None and keep_data:
             self._shutdown_timeout = KEEP_DATA_SHUTDOWN
         self._container: Container | None = None
+        self._claim: Claim | None = None
         self._memory = -1
         self._fresh = True  # never ran: nothing in it is worth keeping
 
@@ -143,10 +142,10 @@ class EphemeralCopy:
         Raises:
             LxcCopyError: As clone() does; LiblxcError where it does not start. Nothing is left of the copy.
         """
-        if self._container is None:
-            self._create(self._via)
-        copy = self.container
         try:
+            if self._container is None:
+                self._create(self._via)
+            copy = self.container
             level = "DEBUG" if any(copy.config(key) for key in _HOOKS) else None
             copy.start(tmpfs=self._memory, tmpfs_path=memory.MOUNT_POINT if self._memory >= 0 else "", log_level=level)
         except BaseException:
@@ -191,7 +190,7 @@ class EphemeralCopy:
             subprocess.TimeoutExpired: It took too long. Has the output so far.
             subprocess.CalledProcessError: It failed, and check is set.
         """
-        request = command.Request(
+        request = Request(
             argv,
             input=input,
             capture_output=capture_output,
@@ -201,12 +200,14 @@ class EphemeralCopy:
             env=env,
             cwd=cwd,
         )
-        return command.run(self.container, request)
+        return request.run(self.container)
 
     def detach(self) -> None:
         """Leave the copy running: close() then does nothing. It is removed when it stops, unless its data is kept."""
         copy, self._container = self._container, None
         self._close_memory()
+        if self._claim is not None:
+            self._claim.close()
         if copy is not None:
             copy.close()
 
@@ -223,13 +224,15 @@ class EphemeralCopy:
         self._close_memory()
         if copy is None:
             return
+        claim = self._claim
         with ExitStack() as steps:  # the last one first, and each of them whatever becomes of those before it
-            if not self._keep_data:
-                steps.callback(discard, copy.name, copy.lxcpath)
+            if claim is not None:
+                steps.callback(claim.close if self._keep_data else claim.discard)
             steps.callback(copy.close)
-            steps.callback(copy.stop)
-            if self._shutdown_timeout is not None and not kill:
-                copy.shutdown(None if self._shutdown_timeout < 0 else self._shutdown_timeout)
+            if claim is not None and claim.holds():  # not when it is gone, and another one has its name
+                steps.callback(copy.stop)
+                if self._shutdown_timeout is not None and not kill:
+                    copy.shutdown(None if self._shutdown_timeout < 0 else self._shutdown_timeout)
 
     def __enter__(self) -> EphemeralCopy:
         self.start()
@@ -254,7 +257,8 @@ class EphemeralCopy:
             way = self._choose_way(via, base)
             if way == memory.MONITOR:
                 memory.ensure_mount_point()
-            name = claim(self._wanted_name, self.source, path, undo)
+            self._claim = Claim(self._wanted_name, self.source, path, undo)
+            name = self._claim.name
             undo.callback(self._close_memory)
             copy = self._clone(base, name, path, undo)
             try:
@@ -267,9 +271,9 @@ class EphemeralCopy:
             except OSError as error:
                 raise UnsupportedError(f"cannot prepare {name!r} in {path}: {error.strerror}") from error
             copy.save_config()
+            self._container = copy
             undo.pop_all()
             base.close()
-        self._container = copy
         return copy
 
     def _clone(self, base: Container, name: str, path: str, undo: ExitStack) -> Container:
@@ -305,12 +309,12 @@ class EphemeralCopy:
         """Make the tmpfs and point the copy's overlay at where the monitor will have it."""
         assert self._limits is not None  # noqa: S101 - for the type checker
         made = Storage(copy)
-        self._memory = memory.make(self._limits, os.stat(base.upper or base.lower[0]))
+        self._memory = memory.make(self._limits, base.upper or base.lower[0])
         if not self._keep_name:
             personalise(copy, f"/proc/self/fd/{self._memory}/upper/delta")
         # What clone(), a hook of the base or we wrote to disk is not in the tmpfs: it becomes a layer below it.
         lower = ([made.upper] if os.listdir(made.upper) else []) + made.lower
-        copy.set_config("lxc.rootfs.path", ":".join(["overlay", *lower, memory.UPPER]))
+        copy.replace_config("lxc.rootfs.path", ":".join(["overlay", *lower, memory.UPPER]))
 
     def _use_hook(self, copy: Container) -> None:
         """Write the hook that mounts the tmpfs, and move what it would hide below it."""
@@ -320,7 +324,7 @@ class EphemeralCopy:
             carried = f"{copy.directory}/carried"
             os.rename(made.upper, carried)
             os.mkdir(made.upper, 0o755)
-            copy.set_config("lxc.rootfs.path", ":".join(["overlay", carried, *made.lower, made.upper]))
+            copy.replace_config("lxc.rootfs.path", ":".join(["overlay", carried, *made.lower, made.upper]))
         script = memory.hook_script(copy.directory, copy.name, self._limits, keep_name=self._keep_name)
         copy.set_config("lxc.hook.pre-mount", memory.write_hook(copy.directory, script))
 
@@ -328,9 +332,12 @@ class EphemeralCopy:
         """Remove a copy that never started, whatever keep_data says; the reason is on its way up."""
         copy, self._container = self._container, None
         self._close_memory()
-        if copy is not None:
-            copy.close()
-            discard_quietly(copy.name, copy.lxcpath)
+        with ExitStack() as steps:
+            if self._claim is not None:
+                steps.callback(self._claim.discard_quietly)
+            if copy is not None:
+                steps.callback(copy.close)
+                steps.callback(copy.stop)
 
     def _close_memory(self) -> None:
         if self._memory >= 0:
@@ -432,8 +439,8 @@ def run(
 
     Reproduces: ``lxc-copy -e -- CMD``. Differs: the command's status is returned.
     """
-    request = command.Request(
+    request = Request(
         argv, input=input, capture_output=capture_output, text=text, timeout=timeout, check=check, env=env, cwd=cwd
     )
     with EphemeralCopy(source, **copy_options) as copy:
-        return command.run(copy.container, request)
+        return request.run(copy.container)

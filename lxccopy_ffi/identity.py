@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from . import _raw
 from ._raw import IN_ROOT, NO_LINKS
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Optional
 
     Edit = Callable[[bytes], Optional[bytes]]
-    Write = Callable[[int, os.stat_result, bytes], None]
+    Write = Callable[[int, bytes], None]
 
 # None of these files is ever this big; a hostile one must not fill our memory.
 _LARGEST = 1 << 20
@@ -44,7 +44,7 @@ def personalise(root: int, name: str) -> None:
     Reproduces: lxccontainer.c:clone_update_rootfs(). Differs: hosts and machine-id too, links never lead outside.
     """
     for path, edit, flags in _edits(name):
-        _edit(root, path, edit, flags, lambda fd, _, new: _overwrite(fd, new))
+        _edit(root, path, edit, flags, _overwrite)
 
 
 def personalise_above(top: int, lower: int, name: str) -> None:
@@ -59,18 +59,23 @@ def personalise_above(top: int, lower: int, name: str) -> None:
         OSError: A file could not be written.
     """
     for path, edit, flags in _edits(name):
-        _edit(lower, path, edit, flags, lambda fd, found, new: _write_above(top, lower, fd, found, new))
+        _edit(lower, path, edit, flags, lambda fd, new: _write_above(top, lower, fd, new))
 
 
 def _edits(name: str) -> tuple[tuple[str, Edit, int], ...]:
     machine_id = _new_machine_id()
+    old_names: list[bytes] = []
+
+    def edit_hostname(old: bytes) -> bytes:
+        old_names.extend(old.split()[:1])
+        return name.encode() + b"\n"
 
     def edit_machine_id(old: bytes) -> bytes | None:
         return machine_id if _is_machine_id(old) else None
 
     return (
-        ("etc/hostname", lambda _: name.encode() + b"\n", 0),
-        ("etc/hosts", lambda old: _edit_hosts(old, name.encode()), 0),
+        ("etc/hostname", edit_hostname, 0),
+        ("etc/hosts", lambda old: _edit_hosts(old, old_names, name.encode()), 0),
         ("etc/machine-id", edit_machine_id, 0),
         # Mostly a link to the one in /etc; some systems have two files.
         ("var/lib/dbus/machine-id", edit_machine_id, os.O_NOFOLLOW),
@@ -91,10 +96,22 @@ def _is_machine_id(text: bytes) -> bool:
     return len(digits) == 32 and all(digit in b"0123456789abcdef" for digit in digits)
 
 
-def _edit_hosts(old: bytes, name: bytes) -> bytes | None:
+def _edit_hosts(old: bytes, old_names: list[bytes], name: bytes) -> bytes | None:
     lines = old.split(b"\n")
-    edited = [b"127.0.1.1\t" + name if line.split()[:1] == [b"127.0.1.1"] else line for line in lines]
+    edited = [_edit_hosts_line(line, old_names, name) for line in lines]
     return b"\n".join(edited) if edited != lines else None
+
+
+def _edit_hosts_line(line: bytes, old_names: list[bytes], name: bytes) -> bytes:
+    """The line of 127.0.1.1 with the old host name replaced, also before a domain; if it is not there, a new line."""
+    address, *words = line.split() or [b""]
+    if address != b"127.0.1.1":
+        return line
+    edited = []
+    for word in words:
+        host, dot, domain = word.partition(b".")
+        edited.append(name + dot + domain if host in old_names else word)
+    return b"127.0.1.1\t" + (b" ".join(edited) if edited != words or name in words else name)
 
 
 def _edit(root: int, path: str, edit: Edit, flags: int, write: Write) -> None:
@@ -110,7 +127,7 @@ def _edit(root: int, path: str, edit: Edit, flags: int, write: Write) -> None:
         with open(f"/proc/self/fd/{fd}", "rb") as file:
             new = edit(file.read())
         if new is not None:
-            write(fd, found, new)
+            write(fd, new)
     finally:
         os.close(fd)
 
@@ -120,7 +137,7 @@ def _overwrite(fd: int, content: bytes) -> None:
         file.write(content)
 
 
-def _write_above(top: int, lower: int, fd: int, found: os.stat_result, content: bytes) -> None:
+def _write_above(top: int, lower: int, fd: int, content: bytes) -> None:
     """Write a file of the lower layer into the top one, with the mode, owner and directories that it has below."""
     path = os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), os.readlink(f"/proc/self/fd/{lower}"))
     parents = path.split("/")[:-1]
@@ -128,11 +145,26 @@ def _write_above(top: int, lower: int, fd: int, found: os.stat_result, content: 
     for directory in directories:
         _make_directory(top, lower, directory)
     with open(_raw.openat2(top, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, NO_LINKS, 0o600), "wb") as file:
-        os.fchown(file.fileno(), found.st_uid, found.st_gid)
-        os.fchmod(file.fileno(), stat.S_IMODE(found.st_mode))
+        copy_attributes(f"/proc/self/fd/{fd}", file.fileno())
         file.write(content)
     for directory in (*reversed(directories), "."):
         _copy_times(lower, top, directory)
+
+
+def copy_attributes(source: int | str, target: int) -> None:
+    """Give a file or directory the owner, mode and extended attributes, such as labels and ACLs, of another.
+
+    Raises:
+        OSError: The owner or the mode cannot be set; an attribute that cannot is left out.
+    """
+    like = os.stat(source)
+    os.fchown(target, like.st_uid, like.st_gid)
+    os.fchmod(target, stat.S_IMODE(like.st_mode))
+    with suppress(OSError):
+        for name in os.listxattr(source):
+            if not name.startswith("trusted.overlay."):  # those say how the layers go together
+                with suppress(OSError):
+                    os.setxattr(target, name, os.getxattr(source, name))
 
 
 def _copy_times(lower: int, top: int, path: str) -> None:
@@ -144,14 +176,12 @@ def _copy_times(lower: int, top: int, path: str) -> None:
 def _make_directory(top: int, lower: int, path: str) -> None:
     parent, _, name = path.rpartition("/")
     with _opened(lower, path) as below, _opened(top, parent or ".") as above:
-        like = os.fstat(below)
         try:
             os.mkdir(name, 0o700, dir_fd=above)
         except FileExistsError:
             return  # made for the file before
         with _opened(above, name) as made:
-            os.fchown(made, like.st_uid, like.st_gid)
-            os.fchmod(made, stat.S_IMODE(like.st_mode))
+            copy_attributes(below, made)
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
 from . import cgroups
-from ._raw import above_stdio, fail, ffi, lib, wait_readable
+from ._raw import above_stdio, fail, ffi, lib, text, wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,9 +19,11 @@ _STEPS = {
     lib.LXCCOPY_STEP_NAMESPACE: "making a private mount namespace",
     lib.LXCCOPY_STEP_TMPFS: "mounting the tmpfs",
     lib.LXCCOPY_STEP_LOAD: "loading the configuration",
-    lib.LXCCOPY_STEP_MONITOR: "its init ended at once",
+    lib.LXCCOPY_STEP_MONITOR: "watching its monitor",
     lib.LXCCOPY_STEP_HELPER: "the start helper died",
 }
+
+_ENDED = "its init ended at once"
 
 # How long a start that was interrupted may still take before its processes are killed, in seconds.
 _GRACE = 5.0
@@ -49,7 +52,7 @@ class Spawn:
             OSError: There can be no further process or descriptor.
         """
         plan: Any = ffi.new("struct lxccopy_plan *")
-        strings = [ffi.new("char[]", os.fsencode(text)) for text in (name, lxcpath, tmpfs_path, log_level or "")]
+        strings = [ffi.new("char[]", os.fsencode(item)) for item in (name, lxcpath, tmpfs_path, log_level or "")]
         plan.name, plan.lxcpath, plan.tmpfs_path = strings[:3]
         plan.log_level = strings[3] if log_level else ffi.NULL
         plan.log_fd, plan.tmpfs_fd = log_fd, tmpfs
@@ -65,19 +68,21 @@ class Spawn:
                 self._finish(plan, name)
 
     def _finish(self, plan: Any, name: str) -> None:  # noqa: ANN401 - C data
-        report: Any = ffi.new("struct lxccopy_report *")
-        self.monitor = lib.lxccopy_receive(plan.socket, report)
-        # The helper is in the monitor's, which cannot be removed as long as it is; it waits until we have looked.
-        self.cgroups = cgroups.of_process(plan.helper, name)
-        os.close(plan.socket)
-        _reap(plan.helper)
-        if self.monitor < 0:
-            cgroups.remove(self.cgroups)
-            words = [_STEPS.get(report.step, ""), os.strerror(report.error) if report.error else ""]
-            self.failure = ": ".join(filter(None, words[:1] if report.step == lib.LXCCOPY_STEP_MONITOR else words))
-        else:
-            self.monitor = above_stdio(self.monitor)
+        end: Any = ffi.new("struct lxccopy_end *")
+        lib.lxccopy_finish(plan, end)
+        report = end.report
+        self.monitor = above_stdio(end.monitor) if end.monitor >= 0 else -1
+        # Those of the helper, which the monitor could not remove as long as it was in there.
+        self.cgroups = cgroups.in_text(text(end.cgroups), name)
+        if self.monitor >= 0:
             self.cgroups |= cgroups.of_process(report.init_pid, name)
+        else:
+            cgroups.remove(self.cgroups)
+            ended = report.step == lib.LXCCOPY_STEP_MONITOR and report.error == errno.ESRCH
+            words = [_ENDED if ended else _STEPS.get(report.step, "")]
+            if report.error and not ended:
+                words.append(os.strerror(report.error))
+            self.failure = ": ".join(filter(None, words))
 
 
 def _await_report(socket: int, helper: int) -> None:
@@ -98,8 +103,11 @@ def _kill_tree(helper: int) -> None:
     """Kill a helper and all it started. It is a subreaper: what loses its parent becomes its child."""
     deadline = time.monotonic() + _GRACE
     while time.monotonic() < deadline:
-        with open(f"/proc/{helper}/task/{helper}/children", encoding="ascii") as file:
-            children = [int(pid) for pid in file.read().split()]
+        try:
+            with open(f"/proc/{helper}/task/{helper}/children", encoding="ascii") as file:
+                children = [int(pid) for pid in file.read().split()]
+        except OSError:  # a kernel without CONFIG_PROC_CHILDREN
+            break
         if not children:
             break
         for pid in children:
@@ -113,10 +121,3 @@ def _kill(pid: int) -> None:
         os.kill(pid, 9)
     except ProcessLookupError:
         pass
-
-
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        pass  # somebody else in this process waits for any child

@@ -10,23 +10,22 @@ import fcntl
 import os
 import select
 import termios
+import time
 import tty
 
-from ._raw import open_terminal
+from ._raw import milliseconds, open_terminal, write_all
 from .command import ROOT_ENVIRONMENT, Command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .container import Container
 
 _CHUNK = 1 << 16
 
-
-def terminals() -> list[int]:
-    """Which of our standard input, output and error are terminals."""
-    return [fd for fd in (0, 1, 2) if os.isatty(fd)]
+# How long what is printed by processes that outlive the command is still shown, in seconds.
+_LATE_OUTPUT = 0.2
 
 
 def _open(container: Container) -> tuple[int, int]:
@@ -49,10 +48,22 @@ class TerminalSession:
     Args:
         container: The running container.
         argv: The command and its arguments.
-        ours: Which of our descriptors 0 to 2 are terminals, at least one.
+        ours: Which of our descriptors 0 to 2 are terminals and the command's, at least one.
+        stdin: Its standard input where that is no terminal.
+        env: Its environment, with TERM added; a login session's of root where None.
+        cwd: Its working directory.
     """
 
-    def __init__(self, container: Container, argv: Sequence[str], ours: Sequence[int]) -> None:
+    def __init__(
+        self,
+        container: Container,
+        argv: Sequence[str],
+        ours: Sequence[int],
+        *,
+        stdin: int = 0,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> None:
         self._input = 0 if 0 in ours else -1
         self._output = next((fd for fd in (1, 2) if fd in ours), 0)
         self._saved: list[object] | None = None
@@ -62,11 +73,22 @@ class TerminalSession:
             self.resize()
             if self._input < 0:
                 _without_output_processing(self._theirs)  # our terminal, which stays as it is, does that
-            streams = [self._theirs if fd in ours else fd for fd in (0, 1, 2)]
+            streams = [self._theirs if fd in ours else fd or stdin for fd in (0, 1, 2)]
             term = os.environ.get("TERM", "")
-            env = dict(ROOT_ENVIRONMENT, TERM=term) if term.isprintable() and term else ROOT_ENVIRONMENT
+            environment = {"TERM": term} if term and term.isprintable() else {}
+            environment.update(ROOT_ENVIRONMENT if env is None else env)
             self.command = Command(
-                container, argv, stdin=streams[0], stdout=streams[1], stderr=streams[2], env=env, terminal=ours[0]
+                container,
+                argv,
+                stdin=streams[0],
+                stdout=streams[1],
+                stderr=streams[2],
+                env={
+                    **({"TERM": term} if term.isprintable() and term else {}),
+                    **(ROOT_ENVIRONMENT if env is None else env),
+                },
+                cwd=cwd,
+                terminal=ours[0],
             )
         except BaseException:
             self._close()
@@ -80,16 +102,26 @@ class TerminalSession:
         except OSError:
             pass  # it has no size, or is gone
 
-    def relay(self) -> None:
-        """Pass on what is typed and what is printed until the command ends; our terminal is raw meanwhile."""
-        self._make_raw()
+    def relay(self, timeout: float | None = None) -> bool:
+        """Pass on what is typed and what is printed until the command ends; our terminal is raw meanwhile.
+
+        Args:
+            timeout: In seconds; then the command is killed.
+
+        Returns:
+            Whether it has ended in time.
+        """
         try:
-            self._loop()
+            self._make_raw()
+            return self._loop(None if timeout is None else time.monotonic() + timeout)
+        except BaseException:
+            self.command.kill()
+            raise
         finally:
             self._restore()
             self._close()
 
-    def _loop(self) -> None:
+    def _loop(self, deadline: float | None) -> bool:
         poll = select.poll()
         poll.register(self.command.pidfd, select.POLLIN)
         typed = b""  # what the command has not taken yet: never wait for it, its output may have to be read first
@@ -98,7 +130,11 @@ class TerminalSession:
             poll.register(self._ours, select.POLLIN | (select.POLLOUT if typed else 0))
             if self._input >= 0 and not typed:
                 poll.register(self._input, select.POLLIN)
-            events = dict(poll.poll())
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                self.command.kill()
+                return False
+            events = dict(poll.poll(milliseconds(left)))
             if events.get(self._ours, 0) & select.POLLIN:
                 self._print()
             if self._input in events:
@@ -109,18 +145,17 @@ class TerminalSession:
             if typed:
                 typed = typed[self._type(typed) :]
             if self.command.pidfd in events:
-                while self._print():
-                    pass  # what it said last
+                end = time.monotonic() + _LATE_OUTPUT
+                while self._print() and time.monotonic() < end:
+                    pass  # what it said last; others that it left may go on
                 self.command.wait()
-                return
+                return True
 
     def _print(self) -> bool:
         """Pass on what the command has printed; False if there was nothing."""
-        data = memoryview(self._read(self._ours))
-        found = bool(data)
-        while data:
-            data = data[os.write(self._output, data) :]
-        return found
+        data = self._read(self._ours)
+        write_all(self._output, data)
+        return bool(data)
 
     def _type(self, typed: bytes) -> int:
         try:

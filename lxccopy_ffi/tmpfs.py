@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from . import _raw
 from .errors import OptionError, UnsupportedError
+from .identity import copy_attributes
 
 # The same for every copy: each monitor sees its own tmpfs there.
 MOUNT_POINT = "/run/lxccopy"
@@ -80,12 +81,12 @@ def check_size(size: str) -> str:
     return f"{value}{unit}"
 
 
-def make(limits: Limits, root: os.stat_result) -> int:
+def make(limits: Limits, root: str) -> int:
     """Return a descriptor of a new tmpfs, mounted nowhere, with an upper and a work directory for an overlay.
 
     Args:
         limits: Its size.
-        root: Mode and owner of the base's root directory; the copy's becomes the same.
+        root: The base's root directory, whose owner, mode and attributes the copy's gets.
 
     Raises:
         UnsupportedError: The kernel cannot, or we may not.
@@ -97,9 +98,13 @@ def make(limits: Limits, root: os.stat_result) -> int:
     try:
         for directory in ("upper", "upper/work", "upper/delta"):
             os.mkdir(directory, 0o700, dir_fd=fd)
-        os.chown("upper/delta", root.st_uid, root.st_gid, dir_fd=fd, follow_symlinks=False)
-        os.chmod("upper/delta", stat.S_IMODE(root.st_mode), dir_fd=fd)
-        os.utime("upper/delta", ns=(root.st_atime_ns, root.st_mtime_ns), dir_fd=fd, follow_symlinks=False)
+        delta = os.open("upper/delta", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            copy_attributes(root, delta)
+            like = os.stat(root)
+            os.utime(delta, ns=(like.st_atime_ns, like.st_mtime_ns))
+        finally:
+            os.close(delta)
     except OSError as error:
         os.close(fd)
         raise UnsupportedError(f"the tmpfs is too small to hold anything: {error.strerror}") from error
@@ -156,8 +161,6 @@ def write_hook(directory: str, script: str) -> str:
     Raises:
         OSError: It cannot be written.
     """
-    import shlex
-
     from .names import random_name
 
     path = f"{directory}/{random_name('pre-start').replace('_', '-')}"
@@ -165,4 +168,7 @@ def write_hook(directory: str, script: str) -> str:
     with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
         os.fchmod(fd, 0o755)
         file.write(script)
-    return shlex.quote(path)  # liblxc runs the value through a shell
+    # liblxc runs the value through a shell. No quotes: loading a config file strips them from a value's ends.
+    return "".join(
+        character if character.isalnum() or character in "_@%+=:,./-" else f"\\{character}" for character in path
+    )

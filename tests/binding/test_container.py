@@ -22,7 +22,7 @@ from lxccopy_ffi import (
     LiblxcError,
     OptionError,
 )
-from lxccopy_ffi.clone import discard
+from lxccopy_ffi.clone import discard, forget_lock
 from lxccopy_ffi.names import random_name
 
 Define = Callable[[dict[str, str]], Container]
@@ -84,7 +84,7 @@ def test_undefined(lxcpath: str) -> None:
         assert str(caught.value) == f"container 'undefined' is not defined in {lxcpath}: {reason}"
         with pytest.raises(LiblxcError, match="cannot copy container 'undefined'"):
             undefined.clone("copy")
-        undefined.forget_lock()
+        forget_lock(undefined.name, undefined.lxcpath)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_clone_of_broken_root(define: Define, tmp_path: Path, root: str) -> None
     assert f'Original rootfs path "{path}" does not include container name' in caught.value.reason
     assert not os.path.lexists(f"{broken.lxcpath}/copy")
     with Container("copy", broken.lxcpath) as copy:
-        copy.forget_lock()
+        forget_lock(copy.name, copy.lxcpath)
 
 
 def test_destroy_of_running(lxcpath: str) -> None:

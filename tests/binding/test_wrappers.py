@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import termios
 import threading
@@ -24,7 +25,7 @@ from conftest import cgroups, require
 
 from lxccopy_ffi import Container, EphemeralCopy, LiblxcMissingError, _raw
 from lxccopy_ffi._raw import ffi, lib, wait_readable
-from lxccopy_ffi.clone import discard
+from lxccopy_ffi.clone import discard, forget_lock
 
 NULL: Any = ffi.NULL
 
@@ -248,7 +249,7 @@ def test_config_files(base: Any, lxcpath: str, tmp_path: Path) -> None:
         assert other.config("lxc.uts.name") == "elsewhere"
         assert not lib.container_load_config(other._c, b"/nonexistent")
         assert not other.defined
-        other.forget_lock()
+        forget_lock(other.name, other.lxcpath)
 
 
 def test_clone_rename_destroy(base: Any, lxcpath: str) -> None:
@@ -430,7 +431,7 @@ def test_attach_run_wait(c: Any, command: list[str], status: int) -> None:
 
 @pytest.mark.parametrize(("command", "status", "error"), [("true", 0, 0), ("/nonexistent", 127, errno.ENOENT)])
 def test_attach(c: Any, command: str, status: int, error: int) -> None:
-    """attach() gives a child of ours, and the errno of a failed exec."""
+    """attach() gives a child of ours, which says that it has entered, and the errno of a failed exec."""
     options: Any = ffi.new("lxc_attach_options_t *")
     lib.default_attach_options(options)
     argv, keep = _raw.string_list([command])
@@ -439,7 +440,8 @@ def test_attach(c: Any, command: str, status: int, error: int) -> None:
     assert lib.container_attach(c, ffi.new("struct lxccopy_command *", [argv, NULL, -1, theirs]), options, pid) == 0
     os.close(theirs)
     assert (pid[0], status << 8) == os.waitpid(pid[0], 0)
-    assert error == int.from_bytes(os.read(errors, 4), "little")
+    records = [(lib.LXCCOPY_ENTERED, 0)] + ([(lib.LXCCOPY_FAILED_EXEC, error)] if error else [])
+    assert records == list(struct.iter_unpack("ii", os.read(errors, 64)))
     os.close(errors)
     del keep
 
@@ -607,15 +609,24 @@ def test_spawn_reports(lxcpath: str) -> None:
     texts = [ffi.new("char[]", text) for text in (b"base", os.fsencode(lxcpath), b"/nonexistent")]
     tmpfs = _raw.new_mount("tmpfs", {})
     plan: Any = ffi.new("struct lxccopy_plan *", [texts[0], texts[1], NULL, -1, tmpfs, texts[2], True])
-    report: Any = ffi.new("struct lxccopy_report *")
+    end: Any = ffi.new("struct lxccopy_end *")
     lib.lxccopy_spawn(plan)
+    helper, cgroup = plan.helper, Path("/proc/self/cgroup").read_bytes()
     os.close(tmpfs)
-    assert lib.lxccopy_receive(plan.socket, report) == -1
-    assert (report.step, report.error, report.init_pid) == (lib.LXCCOPY_STEP_TMPFS, errno.ENOENT, 0)
-    os.close(plan.socket)
-    assert os.waitpid(plan.helper, 0) == (plan.helper, 0)
+    lib.lxccopy_finish(plan, end)
+    assert (end.monitor, plan.helper, ffi.string(end.cgroups)) == (-1, 0, cgroup)
+    assert (end.report.step, end.report.error, end.report.init_pid) == (lib.LXCCOPY_STEP_TMPFS, errno.ENOENT, 0)
+    assert not Path(f"/proc/{helper}").exists()
+
+
+def test_spawn_reports_a_dead_helper(lxcpath: str) -> None:
+    """A helper that is killed before its report is noticed."""
+    texts = [ffi.new("char[]", text) for text in (b"base", os.fsencode(lxcpath))]
+    plan: Any = ffi.new("struct lxccopy_plan *", [texts[0], texts[1], NULL, -1, -1, NULL, True])
+    end: Any = ffi.new("struct lxccopy_end *")
+    plan.helper = os.posix_spawn("/bin/true", ["true"], {})
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
-        theirs.close()
-        assert lib.lxccopy_receive(ours.fileno(), report) == -1
-    assert (report.step, report.error) == (lib.LXCCOPY_STEP_HELPER, 0)
+    theirs.close()
+    plan.socket = ours.detach()
+    lib.lxccopy_finish(plan, end)
+    assert (end.monitor, end.report.step, end.report.error) == (-1, lib.LXCCOPY_STEP_HELPER, 0)

@@ -13,6 +13,7 @@ import pytest
 from conftest import Cli, locks, require
 
 from lxccopy_ffi import Container, EphemeralCopy, UnsupportedError, base, clone
+from lxccopy_ffi.clone import forget_lock
 
 BASE_ID = "0123456789abcdef0123456789abcdef"
 
@@ -27,7 +28,7 @@ def removed(lxcpath: str, name: str) -> Iterator[None]:
             container.stop()
             if container.defined:
                 container.destroy()
-            container.forget_lock()
+            forget_lock(container.name, container.lxcpath)
 
 
 @contextmanager
@@ -101,7 +102,7 @@ def test_clone_in_python(lxcpath: str, tmp_path: Path) -> None:
         assert str(tmp_path) == copy.lxcpath
         assert f"{tmp_path}\nelsewhere\n" == Path(lxcpath, "base/lxc_snapshots").read_text(encoding="ascii")
         copy.destroy()
-        copy.forget_lock()
+        forget_lock(copy.name, copy.lxcpath)
     assert not os.path.exists(f"{lxcpath}/base/lxc_snapshots")
     assert set() == locks(str(tmp_path))
 

@@ -15,6 +15,7 @@ from conftest import Cli, Left
 from fakes import failing
 
 from lxccopy_ffi import Container, ContainerExistsError, EphemeralCopy, LiblxcError, clone
+from lxccopy_ffi.clone import forget_lock
 
 BAD_INPUT = [
     (["-n", "nobody", "-e", "-t"], "container 'nobody' is not defined in"),
@@ -159,7 +160,7 @@ def test_failure_at_every_step(lxcpath: str, way: str, *, after: bool) -> None:
     if way == "kept":
         with Container("step", lxcpath) as kept:
             kept.destroy()
-            kept.forget_lock()
+            forget_lock(kept.name, kept.lxcpath)
     assert {"clone", "save_config", "start", "personalise_above"} <= set(counting.calls)
     left = Left(lxcpath)
     for step in range(steps):
@@ -175,7 +176,7 @@ def test_failure_at_every_step_of_a_clone(lxcpath: str, *, snapshot: bool) -> No
     with failing(-1) as counting, clone("base", "step", lxcpath=lxcpath, snapshot=snapshot) as copy:
         steps = len(counting.calls)
         copy.destroy()
-        copy.forget_lock()
+        forget_lock(copy.name, copy.lxcpath)
     left = Left(lxcpath)
     for step in range(steps):
         with failing(step), pytest.raises(LiblxcError, match="as it was told"):

@@ -7,14 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from conftest import Cli, require
+from conftest import Cli, mounts, require
 
-from lxccopy_ffi import Container, EphemeralCopy, OptionError, run
+from lxccopy_ffi import Container, EphemeralCopy, LiblxcError, OptionError, run
 from lxccopy_ffi.clone import discard
+from lxccopy_ffi.command import Command
 
 STATUSES = [
     (["sh", "-c", "exit 0"], 0),
@@ -157,7 +159,8 @@ def test_cwd_and_env(lxcpath: str) -> None:
             ["sh", "-c", "pwd; echo $A $HOME"], cwd="/etc", env={"A": "b"}, capture_output=True, text=True
         )
         assert "/etc\nb\n" == result.stdout
-        assert 127 == copy.run(["true"], cwd="/no/such").returncode
+        with pytest.raises(OptionError, match="the directory '/no/such' cannot be entered"):
+            copy.run(["true"], cwd="/no/such")
 
 
 def test_bad_command_creates_nothing(lxcpath: str) -> None:
@@ -213,3 +216,111 @@ def test_not_from_a_chroot(lxcpath: str, tmp_path: Path) -> None:
     assert 125 == result.returncode
     assert "we run in a chroot" in result.stderr
     assert not victim.exists()
+
+
+def test_no_descriptor_comes_along(lxcpath: str) -> None:
+    """A directory of the host that our caller has open is not open in the container."""
+    command = [sys.executable, "-m", "lxccopy_ffi", "-q", "-P", lxcpath, "-n", "base", "-e", "-t"]
+    fds = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in ("/", "/etc")]
+    os.dup2(fds[0], 251)
+    result = subprocess.run(
+        [*command, "--", "ls", "/proc/self/fd"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        pass_fds=[*fds, 251],
+    )
+    for fd in (*fds, 251):
+        os.close(fd)
+    assert ["0", "1", "2", "3"] == result.stdout.split()  # the last is ls's own
+
+
+def test_umask(lxcpath: str) -> None:
+    """The command has an ordinary umask, whatever ours."""
+    before = os.umask(0o077)
+    try:
+        result = run("base", ["sh", "-c", "umask"], lxcpath=lxcpath, capture_output=True, text=True)
+    finally:
+        os.umask(before)
+    assert "0022\n" == result.stdout
+
+
+def test_another_of_the_same_name(lxcpath: str) -> None:
+    """Closing a copy that has ended by itself leaves another one alone that has got its name."""
+    first = EphemeralCopy("base", "same", lxcpath=lxcpath, tmpfs=True)
+    first.start()
+    first.run(["poweroff", "-f"])
+    assert first.container.shutdown(10)
+    with EphemeralCopy("base", "same", lxcpath=lxcpath, tmpfs=True) as second:
+        first.close()
+        assert "RUNNING" == second.container.state
+        assert 0 == second.run(["true"]).returncode
+
+
+def test_deep_tree(lxccopy: Cli) -> None:
+    """A tree that is too deep for recursion is removed, too."""
+    script = "cd /root; i=0; while [ $i -lt 3000 ]; do mkdir d && cd d || break; i=$((i+1)); done; exit 0"
+    for options in ([], ["-t"]):
+        assert 0 == lxccopy("-q", "-n", "base", "-e", *options, "--", "sh", "-c", script).returncode
+
+
+def test_mounted_directory_is_left_alone(lxcpath: str, tmp_path: Path) -> None:
+    """Removing a copy never goes through a mount point, not even to the same file system."""
+    (tmp_path / "victim").touch()
+    with EphemeralCopy("base", "mounted", lxcpath=lxcpath, keep_data=True) as copy:
+        copy.run(["mkdir", "/mnt/host"], check=True)
+    place = f"{lxcpath}/mounted/overlay/delta/mnt/host"
+    subprocess.run(["mount", "--bind", tmp_path, place], check=True)
+    try:
+        with pytest.raises(LiblxcError, match=r"Invalid cross-device link|Device or resource busy"):
+            discard("mounted", lxcpath)
+    finally:
+        (moved,) = [mount for mount in mounts() if mount.startswith(f"{lxcpath}/mounted/")]
+        subprocess.run(["umount", moved], check=True)
+    assert ["victim"] == os.listdir(tmp_path)
+    discard("mounted", lxcpath)
+
+
+def test_frozen(lxcpath: str) -> None:
+    """A frozen copy with a command in it can be closed."""
+    with EphemeralCopy("base", lxcpath=lxcpath, tmpfs=True) as copy:
+        null = os.open(os.devnull, os.O_RDWR)
+        command = Command(copy.container, ["sleep", "100"], stdin=null, stdout=null, stderr=null)
+        os.close(null)
+        subprocess.run(["lxc-freeze", "-P", lxcpath, "-n", copy.name], check=True)
+        copy.close()
+        assert -9 == command.wait()
+
+
+def test_threads_wait_for_one_command(lxcpath: str) -> None:
+    """Several threads may wait for a command, and another kill it: all get its status."""
+    with EphemeralCopy("base", lxcpath=lxcpath, tmpfs=True) as copy:
+        null = os.open(os.devnull, os.O_RDWR)
+        for _ in range(10):
+            command = Command(copy.container, ["sleep", "100"], stdin=null, stdout=null, stderr=null)
+            found: list[int | None] = []
+            threads = [threading.Thread(target=lambda c=command, f=found: f.append(c.wait())) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            command.kill()
+            for thread in threads:
+                thread.join(20)
+            assert [-9] * 4 == found
+        os.close(null)
+
+
+def test_endless_writers(lxcpath: str) -> None:
+    """Background processes that write without end do not defeat the time limit."""
+    with EphemeralCopy("base", lxcpath=lxcpath, tmpfs=True) as copy:
+        begin = time.monotonic()
+        with pytest.raises(subprocess.TimeoutExpired):
+            copy.run(["sh", "-c", "cat /dev/zero & sleep 30"], capture_output=True, timeout=0.3)
+        assert time.monotonic() - begin < 10
+
+
+def test_timeout_in_the_middle_of_a_character(lxcpath: str) -> None:
+    """Output that a time limit cuts is decoded as far as it goes."""
+    with EphemeralCopy("base", lxcpath=lxcpath) as copy, pytest.raises(subprocess.TimeoutExpired) as caught:
+        copy.run(["sh", "-c", "printf 'a\\303'; exec sleep 30"], text=True, capture_output=True, timeout=0.3)
+    assert "a\ufffd" == str(caught.value.stdout)

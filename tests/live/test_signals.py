@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lxccopy_ffi import Container, EphemeralCopy, run
+from lxccopy_ffi.clone import forget_lock
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
 
@@ -114,7 +115,7 @@ def test_polite_shutdown_is_hurried(lxcpath: str) -> None:
     finally:
         with Container("stubborn", lxcpath) as stubborn:
             stubborn.destroy()
-            stubborn.forget_lock()
+            forget_lock(stubborn.name, stubborn.lxcpath)
 
 
 def handles_signals(pid: int) -> bool:

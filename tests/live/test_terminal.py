@@ -166,3 +166,37 @@ def test_last_output_arrives(lxcpath: str) -> None:
         assert 0 == terminal.end()
         os.close(terminal.ours)
         os.close(terminal.theirs)
+
+
+PYTHON = """
+import sys
+from lxccopy_ffi import run
+result = run("base", ["sh", "-c", sys.argv[2]], lxcpath=sys.argv[1], {options})
+print("status", result.returncode, getattr(result, "stdout", None))
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "script", "shown"),
+    [
+        ("tmpfs=True", "tty; test -t 1 && exit 3", ["/dev/pts/", "status 3"]),
+        ("input=b'typed'", "cat; test -t 1 && ! test -t 0 && exit 3", ["typed", "status 3"]),
+        ("capture_output=True, text=True", "cat; test -t 1 || exit 3", ["status 3"]),
+    ],
+)
+def test_python_on_a_terminal(lxcpath: str, options: str, script: str, shown: list[str]) -> None:
+    """From Python, too, a command gets a terminal of its own in place of ours, which it never sees."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PYTHON.format(options=options), lxcpath, script],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads here
+    )
+    os.close(theirs)
+    assert 0 == process.wait(30)
+    seen = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert [] == [text for text in shown if text not in seen]

@@ -12,6 +12,7 @@ import pytest
 from conftest import Cli, mounts, require
 
 from lxccopy_ffi import Container, EphemeralCopy, LiblxcError, UnsupportedError, _raw, container
+from lxccopy_ffi.clone import forget_lock
 
 
 def monitor_of(copy: EphemeralCopy) -> int:
@@ -189,7 +190,7 @@ def test_clone_hook_output_is_seen(lxcpath: str, tmp_path: Path, via: str) -> No
     finally:
         with Container("hooked", lxcpath) as hooked:
             hooked.destroy()
-            hooked.forget_lock()
+            forget_lock(hooked.name, hooked.lxcpath)
 
 
 def test_start_failure_is_told(lxcpath: str) -> None:
@@ -205,4 +206,34 @@ def test_start_failure_is_told(lxcpath: str) -> None:
     finally:
         with Container("broken", lxcpath) as broken:
             broken.destroy()
-            broken.forget_lock()
+            forget_lock(broken.name, broken.lxcpath)
+
+
+def test_hook_in_an_unusual_path(lxcpath: str, tmp_path: Path) -> None:
+    """A path that a shell would take apart, or run, is neither: not in the hook and not in the line that names it."""
+    odd = tmp_path / "it's $(touch pwned) a `place`"
+    odd.mkdir()
+    copy = EphemeralCopy("base", "odd", lxcpath=lxcpath, newpath=odd, tmpfs=True, tmpfs_via="hook")
+    copy.create()
+    copy.start()
+    assert "odd\n" == output(copy, "cat /etc/hostname")
+    assert [] == os.listdir(odd / "odd/overlay/delta")
+    copy.close()
+    assert [] == os.listdir(odd)
+    assert not any(Path(place, "pwned").exists() for place in ("/", os.getcwd(), tmp_path, odd))
+
+
+def test_attributes_of_rewritten_files(lxcpath: str) -> None:
+    """What is rewritten for the copy keeps its extended attributes, and so do the directories on the way."""
+    rootfs = f"{lxcpath}/base/rootfs"
+    paths = ["", "/etc", "/etc/hostname"]
+    for path in paths:
+        os.setxattr(rootfs + path, "trusted.lxccopy", path.encode() or b"/")
+    try:
+        with EphemeralCopy("base", lxcpath=lxcpath, tmpfs=True) as copy:
+            root = f"/proc/{copy.container.init_pid}/root"
+            found = [os.getxattr(root + path, "trusted.lxccopy") for path in paths]
+    finally:
+        for path in paths:
+            os.removexattr(rootfs + path, "trusted.lxccopy")
+    assert [path.encode() or b"/" for path in paths] == found

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from lxccopy_ffi import OptionError, command
-from lxccopy_ffi.command import Request, check_argv, check_env
+from lxccopy_ffi import OptionError, request
+from lxccopy_ffi.command import check_argv, check_env
+from lxccopy_ffi.request import Request
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_env_that_is_no_mapping(env: Any) -> None:
 )
 def test_good_input(monkeypatch: pytest.MonkeyPatch, data: Any, text: bool, expected: bytes | None) -> None:
     """Input is bytes, or a str in the locale's encoding where text is set."""
-    monkeypatch.setattr(command, "_encoding", lambda: "utf-8")
+    monkeypatch.setattr(request, "_encoding", lambda: "utf-8")
     assert expected == Request(["cat"], input=data, text=text).input
 
 
@@ -203,5 +204,5 @@ def test_bad_request(option: dict[str, Any], message: str) -> None:
 )
 def test_output(monkeypatch: pytest.MonkeyPatch, data: bytes, text: bool, expected: bytes | str) -> None:
     """Output is bytes as they are, or a str with newlines as subprocess makes them."""
-    monkeypatch.setattr(command, "_encoding", lambda: "utf-8")
-    assert expected == command._decoded(bytearray(data), text=text)
+    monkeypatch.setattr(request, "_encoding", lambda: "utf-8")
+    assert expected == request._decoded(bytearray(data), text=text, errors="strict")

@@ -22,7 +22,7 @@ from lxccopy_ffi.clone import personalise_layers
 NAME = "new-1"
 HOSTNAME = f"{NAME}\n".encode()
 HOSTS = b"127.0.0.1\tlocalhost\n127.0.1.1\told.example old\n\n# \xff caf\xe9\r\n::1  ip6-localhost"
-NEW_HOSTS = HOSTS.replace(b"old.example old", NAME.encode())
+NEW_HOSTS = HOSTS.replace(b"old", NAME.encode())
 MACHINE_ID = b"0123456789abcdef0123456789abcdef\n"
 
 FILES = {

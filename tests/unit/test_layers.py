@@ -15,7 +15,7 @@ PACKAGE = ROOT / "lxccopy_ffi"
 LAYERS = (
     {"errors", "names"},
     {"_raw", "cgroups", "spawner", "container"},
-    {"tmpfs", "identity", "clone", "command", "terminal", "base"},
+    {"identity", "tmpfs", "clone", "command", "terminal", "request", "base"},
     {"ephemeral"},
     {"options", "cli", "__init__", "__main__"},
 )
@@ -30,7 +30,9 @@ SIDEWAYS = {
     "spawner": {"_raw", "cgroups"},
     "container": {"_raw", "cgroups", "spawner"},
     "clone": {"identity"},
+    "tmpfs": {"identity"},
     "terminal": {"command"},
+    "request": {"command", "terminal"},
     "base": {"clone"},
     "cli": {"options", "__init__"},
     "__main__": {"cli"},

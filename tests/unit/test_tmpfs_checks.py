@@ -213,7 +213,7 @@ def root_directory(tmp_path: Path) -> Path:
 
 def _make(limits: Limits, like: Path) -> int:
     try:
-        return tmpfs.make(limits, like.stat())
+        return tmpfs.make(limits, str(like))
     except UnsupportedError as error:
         require("Operation not permitted" not in str(error), str(error))
         raise
@@ -294,7 +294,7 @@ def test_tmpfs_without_room(root_directory: Path) -> None:
     """A tmpfs that cannot even hold its own directories is refused, and its descriptor closed."""
     fds = set(os.listdir("/proc/self/fd"))
     with pytest.raises(UnsupportedError, match="too small to hold anything: No space left on device"):
-        tmpfs.make(Limits(inodes=2), root_directory.stat())
+        tmpfs.make(Limits(inodes=2), str(root_directory))
     assert fds == set(os.listdir("/proc/self/fd"))
 
 
@@ -306,7 +306,7 @@ def test_tmpfs_that_the_kernel_refuses(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(_raw, "new_mount", refuse)
     with pytest.raises(UnsupportedError, match=r"a tmpfs \(mode=0755,size=1M,nr_inodes=5\): Operation not permitted$"):
-        tmpfs.make(Limits("1M", 5), tmp_path.stat())
+        tmpfs.make(Limits("1M", 5), str(tmp_path))
 
 
 # Where it goes

@@ -121,13 +121,14 @@ def _child(code: str) -> Child:
 
 
 def test_child_that_ends() -> None:
-    """A child is waited for once, and remembers how it ended; its descriptor is closed then."""
+    """A child is waited for once, and remembers how it ended; its descriptor is closed when nobody has it any more."""
     child = _child("raise SystemExit(7)")
     pidfd = child.pidfd
     assert [7, 7] == [os.waitstatus_to_exitcode(child.wait() or 0) for _ in range(2)]
-    assert -1 == child.pidfd
-    assert not os.path.exists(f"/proc/self/fd/{pidfd}")
     child.send_signal(9)
+    assert os.path.exists(f"/proc/self/fd/{pidfd}")
+    del child
+    assert not os.path.exists(f"/proc/self/fd/{pidfd}")
 
 
 def test_child_that_runs() -> None:
