@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml build_ffi.py $(wildcard include/*.h csrc/*.c)
 
 export PYTHON
+# where tools/install-packages unpacks what cannot be installed beside what is there
+export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 .PHONY: help all demo test lint bench clean
 .DEFAULT_GOAL := all

@@ -265,8 +265,9 @@ class FailureLog:
     and no line in its configuration. Lines at level ERROR are no failures by themselves: read() belongs after one.
     """
 
+    fd = -1
+
     def __init__(self) -> None:
-        self.fd = -1
         self.fd = above_stdio(os.memfd_create("lxccopy-log", os.MFD_CLOEXEC))
 
     def install(self, container: _Container) -> None:

@@ -184,10 +184,11 @@ class Claim:
         AccessError: It cannot be made.
     """
 
+    _fd = -1
+
     def __init__(self, name: str | None, base: str, lxcpath: str, undo: ExitStack) -> None:
         self._lxcpath = lxcpath
         self._made: list[None] = []
-        self._fd = -1
         undo.callback(self.discard_quietly)
         while True:
             self.name = name or random_name(base)
@@ -212,13 +213,16 @@ class Claim:
 
     def close(self) -> None:
         """Do nothing more with the directory. Idempotent."""
-        fd, self._fd = self._fd, -1
         self._made.clear()
+        self._close_fd()
+
+    def _close_fd(self) -> None:
+        fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
     def __del__(self) -> None:
-        self.close()
+        self._close_fd()
 
     def holds(self) -> bool:
         """Whether the directory is still there, and still the one that we made: its name may have been used again."""

@@ -51,11 +51,12 @@ class Child:
         pidfd: Readable once it has ended. Open as long as this object is there, since any thread may be waiting on it.
     """
 
+    pidfd = -1
+
     def __init__(self) -> None:
         # liblxc writes here: an exception raised by a signal handler could make us lose a return value.
         self.cell: Any = ffi.new("pid_t *")
         self.status: int | None = None
-        self.pidfd = -1
         self._lock = allocate_lock()
 
     def __del__(self) -> None:
@@ -127,9 +128,10 @@ class Container:
         LiblxcError: The container has a configuration that liblxc cannot read.
     """
 
+    _pointer: _Container | None = None
+    _monitor = -1
+
     def __init__(self, name: str, lxcpath: StrPath | None = None) -> None:
-        self._pointer: _Container | None = None
-        self._monitor = -1
         self._cgroups: set[cgroups.Membership] = set()
         self._log = _raw.FailureLog()
         self._children: list[Child] = []

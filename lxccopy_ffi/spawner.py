@@ -71,9 +71,9 @@ class Spawn:
         end: Any = ffi.new("struct lxccopy_end *")
         lib.lxccopy_finish(plan, end)
         report = end.report
-        self.monitor = above_stdio(end.monitor) if end.monitor >= 0 else -1
         # Those of the helper, which the monitor could not remove as long as it was in there.
         self.cgroups = cgroups.in_text(text(end.cgroups), name)
+        self.monitor = above_stdio(end.monitor) if end.monitor >= 0 else -1
         if self.monitor >= 0:
             self.cgroups |= cgroups.of_process(report.init_pid, name)
         else:
