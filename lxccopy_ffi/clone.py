@@ -268,8 +268,9 @@ def discard(name: str, lxcpath: str) -> None:
         copy.stop()
         try:
             # liblxc removes trees by recursion, and a container can have made one that is too deep for our stack.
-            for tree in ("overlay", "rootfs"):
-                remove_tree(f"{copy.directory}/{tree}", keep=True)
+            if not os.path.lexists(f"{copy.directory}/lxc_snapshots"):  # liblxc refuses what others depend on
+                for tree in ("overlay", "rootfs"):
+                    remove_tree(f"{copy.directory}/{tree}", keep=True)
             if copy.defined:
                 copy.destroy()
             remove_tree(copy.directory)

@@ -41,6 +41,23 @@ FAILED_CWD: int = lib.LXCCOPY_FAILED_CWD
 FAILED_EXEC: int = lib.LXCCOPY_FAILED_EXEC
 
 
+# What to do about some of liblxc's reasons, by words that they have in common.
+_HINTS = (
+    ("does not include container name", "its root file system must lie in a directory that has its name"),
+    ("hook", "correct that hook, or take it out of the base's configuration"),
+    ("cgroup", "lxc-checkconfig tells about cgroups; liblxc 7 and later need a host with cgroup2 only"),
+    ("has snapshots", "destroy those first"),
+    ("has clones", "destroy those first"),
+    ("No space left", "make room, or enlarge the tmpfs"),
+    ("Failed to exec", "the base needs an init, /sbin/init or what lxc.init.cmd says"),
+    ("Unsupported config key", "this liblxc does not know it; see lxc.container.conf(5)"),
+)
+
+
+def _hint(reason: str) -> str:
+    return next((hint for words, hint in _HINTS if words in reason), "")
+
+
 class Child:
     """A process of ours in a container: attach() made it our child.
 
@@ -130,11 +147,12 @@ class Container:
 
     _pointer: _Container | None = None
     _monitor = -1
+    _children: list[Child] = []  # noqa: RUF012 - never changed, only replaced
 
     def __init__(self, name: str, lxcpath: StrPath | None = None) -> None:
         self._cgroups: set[cgroups.Membership] = set()
         self._log = _raw.FailureLog()
-        self._children: list[Child] = []
+        self._children = []
         self._lock = allocate_lock()
         self.name = check_name(name)
         liblxc = _raw.liblxc()
@@ -152,6 +170,7 @@ class Container:
 
     def close(self) -> None:
         """Give the reference back to liblxc. Idempotent; never stops the container."""
+        self._children = self._running_children()
         pointer, self._pointer = self._pointer, None
         if pointer is not None:
             ffi.release(pointer)
@@ -187,7 +206,8 @@ class Container:
 
     def failure(self, operation: str, hint: str = "") -> LiblxcError:
         """Return the error for an operation that has just failed, with the reason from liblxc's log."""
-        return LiblxcError(operation, self.name, self.lxcpath, self._log.read(), hint)
+        reason = self._log.read()
+        return LiblxcError(operation, self.name, self.lxcpath, reason, hint or _hint(reason))
 
     def _why_unreadable(self) -> str:
         """Liblxc's complaint about the config file, from loading it into a handle that has none."""
@@ -236,6 +256,11 @@ class Container:
         return lib.container_is_running(self._c)
 
     @property
+    def watched(self) -> bool:
+        """Whether we hold its monitor, so that stop() and shutdown() are about the very container that we started."""
+        return self._monitor >= 0
+
+    @property
     def init_pid(self) -> int:
         """The process id of its init as seen from here; -1 where it does not run."""
         return lib.container_init_pid(self._c)
@@ -262,7 +287,8 @@ class Container:
         if size < 0:
             if lib.lxc_config_item_is_supported(name):
                 return ""
-            raise LiblxcError(f"get {key} of", self.name, self.lxcpath, "liblxc knows no such key")
+            reason = f'Unsupported config key "{key}"'
+            raise LiblxcError(f"get {key} of", self.name, self.lxcpath, reason, _hint(reason))
         value = ffi.new("char[]", size + 1)
         lib.container_get_config_item(self._c, name, value, size + 1)
         return _raw.text(value).rstrip("\n")
@@ -411,7 +437,7 @@ class Container:
             self._monitor, self._cgroups = spawn.monitor, spawn.cgroups
         if self._monitor < 0:
             reason = "; ".join(filter(None, [spawn.failure, self._log.read()]))
-            raise LiblxcError("start", self.name, self.lxcpath, reason or "liblxc gave no reason")
+            raise LiblxcError("start", self.name, self.lxcpath, reason or "liblxc gave no reason", _hint(reason))
 
     def stop(self) -> None:
         """Kill everything in the container and wait until its monitor has tidied up. Does nothing where it is stopped.
@@ -556,7 +582,7 @@ class Container:
                 options.stdin_fd, options.stdout_fd, options.stderr_fd = fds
                 self._children = [*self._running_children(), child]
                 if lib.container_attach(self._c, command, options, child.cell) < 0:
-                    self._children.remove(child)
+                    self._children = [other for other in self._children if other is not child]
                     raise self.failure("run a command in", "" if self.running else "it is not running")
                 child.open()
             finally:

@@ -229,7 +229,8 @@ class EphemeralCopy:
             if claim is not None:
                 steps.callback(claim.close if self._keep_data else claim.discard)
             steps.callback(copy.close)
-            if claim is not None and claim.holds():  # not when it is gone, and another one has its name
+            # Not when it is gone, as another one may have got its name.
+            if copy.watched or (claim is not None and claim.holds()):
                 steps.callback(copy.stop)
                 if self._shutdown_timeout is not None and not kill:
                     copy.shutdown(None if self._shutdown_timeout < 0 else self._shutdown_timeout)

@@ -128,7 +128,7 @@ def test_config(base: Container) -> None:
 @pytest.mark.parametrize(
     ("use", "operation", "reason"),
     [
-        (lambda c: c.config("lxc.nonsense"), "get lxc.nonsense of", "liblxc knows no such key"),
+        (lambda c: c.config("lxc.nonsense"), "get lxc.nonsense of", 'Unsupported config key "lxc.nonsense"'),
         (lambda c: c.set_config("lxc.nonsense", "1"), "set lxc.nonsense = 1 for", None),
         (lambda c: c.clear_config("lxc.nonsense"), "clear lxc.nonsense of", None),
     ],
@@ -136,7 +136,7 @@ def test_config(base: Container) -> None:
 def test_unknown_key(
     base: Container, lxcpath: str, use: Callable[[Container], object], operation: str, reason: str | None
 ) -> None:
-    """An unknown key is an error that says what was tried, with which container, where, and why it failed."""
+    """An unknown key is an error that says what was tried, with which container, where, why it failed, what to do."""
     with pytest.raises(LiblxcError):
         base.set_config("lxc.other", "1")  # is no reason for what fails later
     with pytest.raises(LiblxcError) as caught:
@@ -144,7 +144,8 @@ def test_unknown_key(
     error = caught.value
     reason = reason or 'Invalid argument - Unsupported config key "lxc.nonsense"'
     assert (error.operation, error.container, error.lxcpath, error.reason) == (operation, "base", lxcpath, reason)
-    assert str(error) == f"cannot {operation} container 'base' in {lxcpath}: {reason}"
+    hint = " (this liblxc does not know it; see lxc.container.conf(5))"
+    assert str(error) == f"cannot {operation} container 'base' in {lxcpath}: {reason}{hint}"
 
 
 @pytest.mark.parametrize("character", ["\n", "\r", "\0", "\x1b", "\x7f"])

@@ -324,3 +324,14 @@ def test_timeout_in_the_middle_of_a_character(lxcpath: str) -> None:
     with EphemeralCopy("base", lxcpath=lxcpath) as copy, pytest.raises(subprocess.TimeoutExpired) as caught:
         copy.run(["sh", "-c", "printf 'a\\303'; exec sleep 30"], text=True, capture_output=True, timeout=0.3)
     assert "a\ufffd" == str(caught.value.stdout)
+
+
+def test_directory_removed_meanwhile(lxcpath: str) -> None:
+    """A copy whose directory somebody removed is stopped all the same."""
+    copy = EphemeralCopy("base", "robbed", lxcpath=lxcpath, tmpfs=True)
+    copy.start()
+    shutil.rmtree(f"{lxcpath}/robbed")
+    init = copy.container.init_pid
+    copy.close()
+    assert not os.path.exists(f"/proc/{init}")
+    Path(lxcpath, "base/lxc_snapshots").unlink()  # liblxc found nothing to take out of it
