@@ -204,7 +204,12 @@ def _ephemeral(name: str, words: Sequence[str], parsed: Parsed, signals: _Signal
         signals.hold()
         copy.close(kill=True)
         raise
-    copy.close()  # a signal hurries it: what is polite about it ends there
+    try:
+        copy.close()
+    except BaseException:  # a signal hurries it: what is polite about it ends there
+        signals.hold()
+        copy.close(kill=True)
+        raise
     return status
 
 

@@ -226,11 +226,13 @@ class Claim:
 
     def holds(self) -> bool:
         """Whether the directory is still there, and still the one that we made: its name may have been used again."""
+        if not self._made:
+            return False
         try:
             found = os.lstat(self.directory)
         except FileNotFoundError:
             return False
-        return bool(self._made) and (self._fd < 0 or os.path.samestat(found, os.fstat(self._fd)))
+        return self._fd < 0 or os.path.samestat(found, os.fstat(self._fd))
 
     def discard(self) -> None:
         """Remove the copy, whole or half-made, with what its base remembers of it. Idempotent.

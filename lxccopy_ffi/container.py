@@ -89,27 +89,29 @@ class Child:
         """Open the pidfd.
 
         Raises:
-            OSError: There can be no more descriptors; then it is killed.
+            OSError: There can be no more descriptors.
         """
-        try:
-            self.pidfd = _raw.pidfd_open(self.pid)
-        except OSError:
-            self.kill()
-            raise
+        self.pidfd = _raw.pidfd_open(self.pid)
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal; does nothing once it has ended."""
-        with self._lock:
-            if self.status is None and self.pid > 0:
-                try:
-                    os.kill(self.pid, number)  # not waited for, so the number is still its own
-                except ProcessLookupError:
-                    pass
+        """Send it a signal; does nothing once it has ended. Takes no lock, so that a signal handler may call it."""
+        if self.status is None and self.pid > 0:
+            try:
+                if self.pidfd >= 0:
+                    import signal
+
+                    signal.pidfd_send_signal(self.pidfd, number)
+                else:
+                    os.kill(self.pid, number)
+            except ProcessLookupError:
+                pass
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait for its end and return the status; None if it still runs after so many seconds. For any thread."""
         if self.status is None and self.pid > 0:
             fd = self.pidfd
+            if timeout is not None and fd < 0:
+                return None  # attach() is about to return it
             if fd >= 0 and not _raw.wait_readable(fd, timeout):
                 return None
             with self._lock:
@@ -254,6 +256,11 @@ class Container:
     def running(self) -> bool:
         """Whether it runs, also when frozen."""
         return lib.container_is_running(self._c)
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._pointer is None
 
     @property
     def watched(self) -> bool:
@@ -419,8 +426,8 @@ class Container:
         Reproduces: lxcapi_start(). Differs: the caller stays in its cgroups.
         """
         self._check_sigchld("start")
-        self._forget_monitor()
         self._mark()
+        self.require_defined()  # liblxc would start a system on the host's root file system
         spawn = Spawn()
         try:
             spawn.run(
@@ -434,8 +441,10 @@ class Container:
         except OSError as error:
             raise LiblxcError("start", self.name, self.lxcpath, f"no helper process: {error.strerror}") from error
         finally:
-            self._monitor, self._cgroups = spawn.monitor, spawn.cgroups
-        if self._monitor < 0:
+            if spawn.monitor >= 0:
+                self._forget_monitor()
+                self._monitor, self._cgroups = spawn.monitor, spawn.cgroups
+        if spawn.monitor < 0:
             reason = "; ".join(filter(None, [spawn.failure, self._log.read()]))
             raise LiblxcError("start", self.name, self.lxcpath, reason or "liblxc gave no reason", _hint(reason))
 
@@ -452,7 +461,9 @@ class Container:
         self._watch_monitor()
         if self._children and self.state == "FROZEN":
             lib.container_unfreeze(self._c)  # nobody in it could die before
-        for child in self._running_children():
+        with self._lock:  # not in the middle of an attach
+            children = self._children
+        for child in children:
             child.kill()
         if self.running:
             self._mark()
@@ -576,18 +587,25 @@ class Container:
         with self._lock:
             self._check_sigchld("enter")
             self._mark()
+            if self.state == "FROZEN":
+                reason, thaw = "it is frozen", "thaw it first, as lxc-unfreeze does"
+                raise LiblxcError("run a command in", self.name, self.lxcpath, reason, thaw)
             # Descriptor 0 as stdin_fd makes liblxc ignore SIGINT in this process, for good.
             fds = _duplicates(stdin, stdout, stderr)
             try:
                 options.stdin_fd, options.stdout_fd, options.stderr_fd = fds
                 self._children = [*self._running_children(), child]
-                if lib.container_attach(self._c, command, options, child.cell) < 0:
-                    self._children = [other for other in self._children if other is not child]
-                    raise self.failure("run a command in", "" if self.running else "it is not running")
-                child.open()
+                entered = lib.container_attach(self._c, command, options, child.cell) == 0
+                if entered:
+                    child.open()
+            except BaseException:
+                child.kill()
+                raise
             finally:
                 for fd in fds:
                     os.close(fd)
+            if not entered:
+                raise self.failure("run a command in", "" if self.running else "it is not running")
         del keep_environment
         return child
 

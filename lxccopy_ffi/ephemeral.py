@@ -107,7 +107,6 @@ class EphemeralCopy:
         self._container: Container | None = None
         self._claim: Claim | None = None
         self._memory = -1
-        self._fresh = True  # never ran: nothing in it is worth keeping
 
     @property
     def container(self) -> Container:
@@ -140,19 +139,23 @@ class EphemeralCopy:
         """Start the copy, and make it first where create() was not called. It runs until it stops or is closed.
 
         Raises:
-            LxcCopyError: As clone() does; LiblxcError where it does not start. Nothing is left of the copy.
+            LxcCopyError: As clone() does; LiblxcError where it does not start. Nothing is left of the copy; one that
+                create() made stays until close().
+            ValueError: It runs already.
         """
+        made_before = self._container is not None
+        if made_before and self.container.running:
+            raise ValueError(f"the copy {self.name!r} runs already")
         try:
-            if self._container is None:
+            if not made_before:
                 self._create(self._via)
             copy = self.container
             level = "DEBUG" if any(copy.config(key) for key in _HOOKS) else None
             copy.start(tmpfs=self._memory, tmpfs_path=memory.MOUNT_POINT if self._memory >= 0 else "", log_level=level)
         except BaseException:
-            if self._fresh:
+            if not made_before:
                 self._abandon()
             raise
-        self._fresh = False
         self._close_memory()
         return copy
 
@@ -220,20 +223,20 @@ class EphemeralCopy:
         Raises:
             LiblxcError: It could not be stopped or removed.
         """
-        copy, self._container = self._container, None
+        copy, claim = self._container, self._claim
         self._close_memory()
         if copy is None:
             return
-        claim = self._claim
         with ExitStack() as steps:  # the last one first, and each of them whatever becomes of those before it
             if claim is not None:
                 steps.callback(claim.close if self._keep_data else claim.discard)
             steps.callback(copy.close)
             # Not when it is gone, as another one may have got its name.
-            if copy.watched or (claim is not None and claim.holds()):
+            if not copy.closed and (copy.watched or (claim is not None and claim.holds())):
                 steps.callback(copy.stop)
                 if self._shutdown_timeout is not None and not kill:
                     copy.shutdown(None if self._shutdown_timeout < 0 else self._shutdown_timeout)
+        self._container = None  # only now: an interrupted close() can be called again
 
     def __enter__(self) -> EphemeralCopy:
         self.start()
@@ -330,7 +333,7 @@ class EphemeralCopy:
         copy.set_config("lxc.hook.pre-mount", memory.write_hook(copy.directory, script))
 
     def _abandon(self) -> None:
-        """Remove a copy that never started, whatever keep_data says; the reason is on its way up."""
+        """Remove a copy that did not start, whatever keep_data says; the reason is on its way up."""
         copy, self._container = self._container, None
         self._close_memory()
         with ExitStack() as steps:
@@ -338,7 +341,8 @@ class EphemeralCopy:
                 steps.callback(self._claim.discard_quietly)
             if copy is not None:
                 steps.callback(copy.close)
-                steps.callback(copy.stop)
+                if not copy.closed:
+                    steps.callback(copy.stop)
 
     def _close_memory(self) -> None:
         if self._memory >= 0:

@@ -103,15 +103,20 @@ def _edit_hosts(old: bytes, old_names: list[bytes], name: bytes) -> bytes | None
 
 
 def _edit_hosts_line(line: bytes, old_names: list[bytes], name: bytes) -> bytes:
-    """The line of 127.0.1.1 with the old host name replaced, also before a domain; if it is not there, a new line."""
-    address, *words = line.split() or [b""]
+    """The line of 127.0.1.1 with the old host name replaced, also before a domain, or else with the new one added."""
+    entry, hash_sign, comment = line.partition(b"#")
+    address, *words = entry.split() or [b""]
     if address != b"127.0.1.1":
         return line
+    if not old_names:  # nobody knows which of them was the host's
+        return b"127.0.1.1\t" + name
     edited = []
     for word in words:
         host, dot, domain = word.partition(b".")
         edited.append(name + dot + domain if host in old_names else word)
-    return b"127.0.1.1\t" + (b" ".join(edited) if edited != words or name in words else name)
+    if edited == words and name not in words:
+        edited.append(name)
+    return b"127.0.1.1\t" + b" ".join(edited) + (b" #" + comment if hash_sign else b"")
 
 
 def _edit(root: int, path: str, edit: Edit, flags: int, write: Write) -> None:

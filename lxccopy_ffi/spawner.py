@@ -64,8 +64,12 @@ class Spawn:
                 raise fail()
             _await_report(plan.socket, plan.helper)
         finally:
-            if plan.helper > 0:
-                self._finish(plan, name)
+            try:
+                if plan.helper > 0:
+                    self._finish(plan, name)
+            finally:
+                if plan.helper > 0:  # interrupted before it had begun; the helper is in the monitor's cgroup
+                    self._finish(plan, name)
 
     def _finish(self, plan: Any, name: str) -> None:  # noqa: ANN401 - C data
         end: Any = ffi.new("struct lxccopy_end *")

@@ -65,7 +65,10 @@ class TerminalSession:
         cwd: str | None = None,
     ) -> None:
         self._input = 0 if 0 in ours else -1
-        self._output = next((fd for fd in (1, 2) if fd in ours), 0)
+        self._output = next((fd for fd in (1, 2) if fd in ours), -1)
+        self._reopened = -1
+        if self._output < 0:  # what is typed is echoed on it, though it may only be open for reading
+            self._output = self._reopened = os.open("/proc/self/fd/0", os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
         self._saved: list[object] | None = None
         # We keep the command's side open too: a terminal that nobody holds reports a hang-up without end.
         self._ours, self._theirs = _open(container)
@@ -83,10 +86,7 @@ class TerminalSession:
                 stdin=streams[0],
                 stdout=streams[1],
                 stderr=streams[2],
-                env={
-                    **({"TERM": term} if term.isprintable() and term else {}),
-                    **(ROOT_ENVIRONMENT if env is None else env),
-                },
+                env=environment,
                 cwd=cwd,
                 terminal=ours[0],
             )
@@ -172,8 +172,9 @@ class TerminalSession:
             return b""
 
     def _close(self) -> None:
-        os.close(self._ours)
-        os.close(self._theirs)
+        for fd in (self._ours, self._theirs, self._reopened):
+            if fd >= 0:
+                os.close(fd)
 
     def _make_raw(self) -> None:
         if self._input >= 0:

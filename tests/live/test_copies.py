@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import Cli, locks, require
 
-from lxccopy_ffi import Container, EphemeralCopy, UnsupportedError, base, clone
+from lxccopy_ffi import Container, ContainerNotFoundError, EphemeralCopy, LiblxcError, UnsupportedError, base, clone
 from lxccopy_ffi.clone import forget_lock
 
 BASE_ID = "0123456789abcdef0123456789abcdef"
@@ -202,3 +203,30 @@ def test_create_base_makes_the_lxcpath(lxccopy: Cli, tmp_path: Path) -> None:
         result = lxccopy("-q", "-n", "first", "-e", "-t", "--", "hostname", path=path)
         assert result.stdout.startswith("first_")
     os.rmdir(path)
+
+
+def test_started_by_somebody_else(lxcpath: str) -> None:
+    """A copy that create() made and another one started is neither started again nor removed for that."""
+    copy = EphemeralCopy("base", "theirs", lxcpath=lxcpath, keep_data=True)
+    copy.create()
+    with removed(lxcpath, "theirs"), Container("theirs", lxcpath) as theirs:
+        theirs.start()
+        with pytest.raises(ValueError, match="runs already"):
+            copy.start()
+        assert "RUNNING" == theirs.state
+        copy.close(kill=True)
+
+
+def test_container_without_a_config(lxcpath: str) -> None:
+    """A container that does not exist is not started on the host's files."""
+    with Container("ghost", lxcpath) as ghost, pytest.raises(ContainerNotFoundError, match="is not defined"):
+        ghost.start()
+    forget_lock("ghost", lxcpath)
+
+
+def test_frozen_is_told(lxcpath: str) -> None:
+    """A command for a frozen copy is refused in place of waiting for ever."""
+    with EphemeralCopy("base", lxcpath=lxcpath, tmpfs=True) as copy:
+        subprocess.run(["lxc-freeze", "-P", lxcpath, "-n", copy.name], check=True)
+        with pytest.raises(LiblxcError, match="it is frozen"):
+            copy.run(["true"], timeout=1)

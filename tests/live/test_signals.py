@@ -11,9 +11,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 import pytest
+from conftest import Left
 
+import lxccopy_ffi
 from lxccopy_ffi import Container, EphemeralCopy, run
 from lxccopy_ffi.clone import forget_lock
 
@@ -157,3 +160,50 @@ def test_threads_signals_untouched(lxcpath: str) -> None:
     with EphemeralCopy("base", lxcpath=lxcpath, tmpfs=True) as copy:
         copy.run(["true"], check=True)
     assert before == [signal.getsignal(number) for number in signal.valid_signals()]
+
+
+def test_burst_of_signals(lxcpath: str) -> None:
+    """Many signals at once neither lock up nor leave anything."""
+    for _ in range(5):
+        with started(lxcpath, "echo ready; while :; do sleep 0.1; done") as process:
+            for number in [signal.SIGTERM, signal.SIGINT] * 100:
+                process.send_signal(number)
+            assert process.wait(30) in {128 + number for number in (*SIGNALS, signal.SIGKILL)}
+
+
+def test_interrupted_close_can_be_repeated(lxcpath: str) -> None:
+    """A close() that was interrupted at any line can be called again, and then finishes its work."""
+
+    def interrupt(at: int) -> bool:
+        lines = 0
+
+        def trace(frame: FrameType, event: str, _: object) -> object:
+            nonlocal lines
+            if "__del__" in (frame.f_code.co_name, frame.f_back and frame.f_back.f_code.co_name):
+                return None  # what is raised there reaches nobody
+            if event == "line" and frame.f_code.co_filename.startswith(package):
+                lines += 1
+                if lines == at:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        copy = EphemeralCopy("base", "close", lxcpath=lxcpath, tmpfs=True)
+        copy.start()
+        sys.settrace(trace)  # type: ignore[arg-type]
+        try:
+            copy.close()
+        except KeyboardInterrupt:
+            copy.close()
+            return True
+        finally:
+            sys.settrace(None)
+        return False
+
+    package = str(Path(lxccopy_ffi.__file__).parent)
+    left = Left(lxcpath)
+    at = 1
+    while interrupt(at):
+        left.check()
+        at += 3
+    assert at > 30

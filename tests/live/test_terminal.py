@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -200,3 +201,17 @@ def test_python_on_a_terminal(lxcpath: str, options: str, script: str, shown: li
     seen = os.read(ours, 4096).decode()
     os.close(ours)
     assert [] == [text for text in shown if text not in seen]
+
+
+def test_terminal_that_is_only_read(lxcpath: str, tmp_path: Path) -> None:
+    """Reading from a terminal with the output in a file, as with </dev/tty >file, works too."""
+    ours, theirs = pty.openpty()
+    reading = os.open(os.ttyname(theirs), os.O_RDONLY | os.O_NOCTTY)
+    with open(tmp_path / "out", "wb") as out:
+        command = [sys.executable, "-m", "lxccopy_ffi", "-q", "-P", lxcpath, "-n", "base", "-e", "--"]
+        process = subprocess.Popen([*command, "sh", "-c", "read x; echo got $x"], stdin=reading, stdout=out, stderr=out)
+    os.write(ours, b"this\n")
+    assert 0 == process.wait(30)
+    assert "got this\n" == (tmp_path / "out").read_text(encoding="ascii")
+    for fd in (ours, theirs, reading):
+        os.close(fd)

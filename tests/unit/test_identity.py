@@ -203,7 +203,7 @@ def test_topmost_file_counts(tmp_path: Path) -> None:
     personalise(upper, middle, bottom)
     assert before == like(upper / "etc/hostname")
     assert HOSTNAME == (upper / "etc/hostname").read_bytes()
-    assert b"127.0.1.1\tnew-1\n::2\n" == (upper / "etc/hosts").read_bytes()
+    assert b"127.0.1.1\tmiddle new-1\n::2\n" == (upper / "etc/hosts").read_bytes()
     assert like(middle / "etc/hosts") == like(upper / "etc/hosts")
     check_machine_id((upper / "etc/machine-id").read_bytes())
 
@@ -564,3 +564,22 @@ def test_without_work_directory(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         personalise(*layers)
     assert before == (look(tmp_path), _fds())
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"127.0.1.1 old", b"127.0.1.1\tnew-1"),
+        (b"127.0.1.1 old.example.org old", b"127.0.1.1\tnew-1.example.org new-1"),
+        (b"127.0.1.1   db.corp db  # the old one", b"127.0.1.1\tdb.corp db new-1 # the old one"),
+        (b"127.0.1.1 older", b"127.0.1.1\tolder new-1"),
+        (b"127.0.1.1", b"127.0.1.1\tnew-1"),
+        (b"127.0.1.1 new-1 old", b"127.0.1.1\tnew-1 new-1"),
+        (b"#127.0.1.1 old", b"#127.0.1.1 old"),
+    ],
+)
+def test_hosts_keeps_other_names(tmp_path: Path, line: bytes, expected: bytes) -> None:
+    """Where the old host name is known, it alone is replaced; other names and comments stay."""
+    root = build(tmp_path / "root", {"etc/hostname": b"old\n", "etc/hosts": line + b"\n"})
+    personalise(root)
+    assert expected + b"\n" == (root / "etc/hosts").read_bytes()
