@@ -202,8 +202,7 @@ class Container:
 
     def _mark(self) -> None:
         """Begin an operation: what the log has from here on is about it."""
-        if self._pointer is None:
-            raise ValueError(f"the handle of container {self.name!r} is closed")
+        _ = self._c  # an open handle has a log to mark
         self._log.mark()
 
     def failure(self, operation: str, hint: str = "") -> LiblxcError:

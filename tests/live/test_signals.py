@@ -171,6 +171,9 @@ def test_burst_of_signals(lxcpath: str) -> None:
             assert process.wait(30) in {128 + number for number in (*SIGNALS, signal.SIGKILL)}
 
 
+# A file that was being opened when the interrupt came is closed by the garbage collector, which warns.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_interrupted_close_can_be_repeated(lxcpath: str) -> None:
     """A close() that was interrupted at any line can be called again, and then finishes its work."""
 
