@@ -28,6 +28,7 @@ static struct {
 	int (*list_all_containers)(const char *lxcpath, char ***names, struct lxc_container ***cret);
 	bool (*config_item_is_supported)(const char *key);
 	bool (*has_api_extension)(const char *extension);
+	int (*log_init)(struct lxc_log *log);
 } liblxc;
 
 /* The oldest release with LXC_CLONE_ALLOW_RUNNING, which lxc-copy -a needs. */
@@ -64,6 +65,7 @@ static int lxccopy_load(const char *file, char *reason, int size)
 		{ (void **)&liblxc.list_all_containers, "list_all_containers" },
 		{ (void **)&liblxc.config_item_is_supported, "lxc_config_item_is_supported" },
 		{ (void **)&liblxc.has_api_extension, "lxc_has_api_extension" },
+		{ (void **)&liblxc.log_init, "lxc_log_init" },
 	};
 	void *handle;
 
@@ -135,6 +137,14 @@ static int list_active_containers(const char *lxcpath, char ***names)
 static int list_all_containers(const char *lxcpath, char ***names)
 {
 	return liblxc.list_all_containers(lxcpath, names, NULL);
+}
+
+/* What liblxc logs in this process and its children, once for all; where it goes is each handle's own lxc.log.file. */
+static int lxccopy_log_level(const char *level)
+{
+	struct lxc_log log = { .file = "none", .level = level, .prefix = "lxccopy", .quiet = true };
+
+	return liblxc.log_init(&log);
 }
 
 static bool lxc_config_item_is_supported(const char *key)

@@ -35,6 +35,7 @@ struct lxccopy_plan {
 	int tmpfs_fd;		/* from lxccopy_mount(), or -1 */
 	const char *tmpfs_path;	/* where to mount it */
 	bool private_mounts;	/* needs CAP_SYS_ADMIN */
+	bool foreground;	/* the helper itself becomes the monitor, with our terminal, until the container stops */
 	pid_t helper;		/* out: the helper's pid, to be waited for; -1 with errno where there is none */
 	int socket;		/* out: where its report comes from; it ends when this is closed */
 };
@@ -88,10 +89,11 @@ static void close_from(int first)
 }
 
 /*
- * Leaves the helper with /dev/null on 0 to 2 and the descriptors of @keep on 3, 4, ...; each of @keep is changed to its
- * new number, and -1 stays. liblxc must not find a closed 0 to 2, nor print where our caller's output goes.
+ * Leaves the helper with /dev/null on 0 to 2, unless it shall have those of its caller, and the descriptors of @keep on
+ * 3, 4, ...; each of @keep is changed to its new number, and -1 stays. liblxc must not find a closed 0 to 2, nor print
+ * where our caller's output goes.
  */
-static int keep_only(int *keep[], int count)
+static int keep_only(int *keep[], int count, bool stdio)
 {
 	int next = 3, null;
 
@@ -106,7 +108,7 @@ static int keep_only(int *keep[], int count)
 	if (null < 0)
 		return -1;
 	for (int fd = 0; fd < 3; fd++)
-		if (dup2(null, fd) < 0)
+		if (!stdio && dup2(null, fd) < 0)
 			return -1;
 	for (int i = 0; i < count; i++) {
 		if (*keep[i] < 0)
@@ -217,11 +219,13 @@ static int start_container(struct lxccopy_plan *plan, struct lxccopy_report *rep
 		if (plan->log_level)
 			c->set_config_item(c, "lxc.log.level", plan->log_level);
 	}
-	c->want_daemonize(c, true);
+	c->want_daemonize(c, !plan->foreground);
 	if (!c->start(c, 0, NULL)) {
 		report->step = LXCCOPY_STEP_START;
 		return -1;
 	}
+	if (plan->foreground)	/* it has run, and stopped */
+		return 0;
 	report->init_pid = c->init_pid(c);
 	*pidfd = open_monitor(report->init_pid, &report->monitor_pid);
 	if (*pidfd >= 0)
@@ -252,24 +256,29 @@ static void await_children(void)
 	}
 }
 
-static void spawn_child(struct lxccopy_plan plan, int socket)
+static void spawn_child(struct lxccopy_plan plan, int socket, pid_t parent)
 {
 	struct lxccopy_report report = { 0 };
 	int *keep[] = { &socket, &plan.log_fd, &plan.tmpfs_fd };
 	int pidfd = -1;
 
-	setsid();
+	if (!plan.foreground)
+		setsid();
+	else if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)	/* as lxc-copy is the monitor itself */
+		_exit(1);
 	reset_signals();
 	umask(022);	/* a caller's narrow one would make mount points the container cannot use */
 	/* What start() leaves behind becomes our child, so that it can be waited for when the start fails. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	if (keep_only(keep, 3) < 0) {
+	if (keep_only(keep, 3, plan.foreground) < 0) {
 		report.step = LXCCOPY_STEP_FDS;
 		report.error = errno;
 	} else if (start_container(&plan, &report, &pidfd) < 0 && report.step >= LXCCOPY_STEP_START) {
 		await_children();
 	}
 	send_report(socket, &report, pidfd);
+	/* In the foreground liblxc has left a client of its open, who waits for our end: perhaps our caller, in stop(). */
+	close_from(socket + 1);
 	/* Until our caller has looked at us, or is dead. */
 	while (read(socket, &report, 1) < 0 && errno == EINTR)
 		;
@@ -280,8 +289,8 @@ static void spawn_child(struct lxccopy_plan plan, int socket)
 static void lxccopy_spawn(struct lxccopy_plan *plan)
 {
 	int pair[2], error;
+	pid_t pid, parent = getpid();
 	sigset_t all, old;
-	pid_t pid;
 
 	plan->helper = -1;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -292,7 +301,7 @@ static void lxccopy_spawn(struct lxccopy_plan *plan)
 	pid = fork();
 	if (pid == 0) {
 		close(pair[0]);
-		spawn_child(*plan, pair[1]);
+		spawn_child(*plan, pair[1], parent);
 	}
 	error = errno;
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -332,7 +341,7 @@ static void receive_report(int socket, struct lxccopy_end *end)
 	header = CMSG_FIRSTHDR(&message);
 	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
 		memcpy(&end->monitor, CMSG_DATA(header), sizeof(int));
-	} else if (end->report.step == LXCCOPY_STARTED) {	/* it was sent, but did not fit */
+	} else if (end->report.step == LXCCOPY_STARTED && end->report.init_pid) {	/* it was sent, but did not fit */
 		end->report.step = LXCCOPY_STEP_FDS;
 		end->report.error = EMFILE;
 	}

@@ -63,6 +63,7 @@ int list_active_containers(const char *lxcpath, char ***names);
 int list_all_containers(const char *lxcpath, char ***names);
 bool lxc_config_item_is_supported(const char *key);
 bool lxc_has_api_extension(const char *extension);
+int lxccopy_log_level(const char *level);
 
 /* csrc/liblxc.c: the methods of struct lxc_container */
 
@@ -154,6 +155,7 @@ struct lxccopy_plan {
 	int tmpfs_fd;
 	const char *tmpfs_path;
 	bool private_mounts;
+	bool foreground;
 	pid_t helper;
 	int socket;
 };

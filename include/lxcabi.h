@@ -172,4 +172,14 @@ struct lxc_container {
 	bool (*set_timeout)(struct lxc_container *c, int timeout);                                     /* 6.0 */
 };
 
+/* Unchanged since 2.0. */
+struct lxc_log {
+	const char *name;
+	const char *lxcpath;
+	const char *file;
+	const char *level;
+	const char *prefix;
+	bool quiet;
+};
+
 #endif

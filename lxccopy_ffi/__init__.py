@@ -8,8 +8,7 @@ run("base", ["cat", "/etc/hostname"], tmpfs=True, capture_output=True, text=True
 
 from __future__ import annotations
 
-from ._raw import default_lxcpath, liblxc_version
-from .base import create_base
+from ._raw import default_lxcpath, liblxc_version, log_to
 from .clone import clone
 from .container import CloneFlag, Container
 from .ephemeral import EphemeralCopy, run
@@ -23,6 +22,15 @@ from .errors import (
     OptionError,
     UnsupportedError,
 )
+from .rename import rename
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .base import create_base
+    from .mounts import Mount
+
+# What most runs do not need is imported when it is first asked for.
+_LATE = {"Mount": "mounts", "create_base": "base"}
 
 __version__ = "0.1.0"
 
@@ -36,6 +44,7 @@ __all__ = [
     "LiblxcError",
     "LiblxcMissingError",
     "LxcCopyError",
+    "Mount",
     "OptionError",
     "UnsupportedError",
     "__version__",
@@ -43,5 +52,19 @@ __all__ = [
     "create_base",
     "default_lxcpath",
     "liblxc_version",
+    "log_to",
+    "rename",
     "run",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_LATE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 from _thread import allocate_lock
 
 from .errors import LiblxcMissingError
@@ -257,36 +258,101 @@ _NOISE = frozenset(
 
 _MOST_REASONS = 3
 
+# Where liblxc's log goes to a terminal, a pipe, or a file that we may only write.
+_ELSEWHERE = "the reason is in liblxc's log"
+
+LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "ERROR", "CRIT", "ALERT", "FATAL")
+
+_log_file = -1
+
+
+def log_to(path: str, level: str = "ERROR") -> None:
+    """Let liblxc log to a file, in this process and for all containers that it opens from now on.
+
+    Args:
+        path: The file, to which is appended.
+        level: The least important lines to log, one of LOG_LEVELS.
+
+    Raises:
+        OSError: The file cannot be written.
+
+    Reproduces: lxc_log_init().
+    """
+    global _log_file
+    fd = above_stdio(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o660))
+    liblxc().lxccopy_log_level(level.encode())
+    fd, _log_file = _log_file, fd
+    if fd >= 0:
+        os.close(fd)
+
 
 class FailureLog:
-    """A memory file in which one handle's errors are kept, so that a failure can say why.
+    """Where one handle's errors are kept, so that a failure can say why: a memory file, or the file of log_to().
 
-    liblxc logs to files only. Setting lxc.log.file to a memfd and clearing it again leaves the file open in the handle
-    and no line in its configuration. Lines at level ERROR are no failures by themselves: read() belongs after one.
+    liblxc logs to files only. Setting lxc.log.file to a descriptor's path and clearing it again leaves the file open in
+    the handle and no line in its configuration. Lines at level ERROR are no failures by themselves: read() belongs
+    after one.
     """
 
     fd = -1
+    _own = -1
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is the file of log_to(), whose reader has chosen what is in it."""
+        return self._shared
 
     def __init__(self) -> None:
-        self.fd = above_stdio(os.memfd_create("lxccopy-log", os.MFD_CLOEXEC))
+        self._start = 0
+        self._shared = _log_file >= 0
+        self.fd = above_stdio(os.dup(_log_file) if self._shared else os.memfd_create("lxccopy-log", os.MFD_CLOEXEC))
 
     def install(self, container: _Container) -> None:
-        """Let liblxc write the errors of a handle here; not where the container has a log of its own."""
-        if lib.container_get_config_item(container, b"lxc.log.file", ffi.NULL, 0) > 0:
+        """Let liblxc write the errors of a handle here; where the container has a log of its own, read that one."""
+        self._close_own()
+        path = ffi.new("char[]", 4096)
+        if lib.container_get_config_item(container, b"lxc.log.file", path, len(path)) <= 0:
+            lib.container_set_config_item(container, b"lxc.log.file", b"/proc/self/fd/%d" % self.fd)
+            lib.container_clear_config_item(container, b"lxc.log.file")
             return
-        lib.container_set_config_item(container, b"lxc.log.file", b"/proc/self/fd/%d" % self.fd)
-        lib.container_clear_config_item(container, b"lxc.log.file")
+        try:
+            self._own = above_stdio(os.open(text(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError:
+            return  # then nobody knows the reasons
+        if not stat.S_ISREG(os.fstat(self._own).st_mode):
+            self._close_own()  # nor where they went to a terminal, or the like
 
     def mark(self) -> None:
         """Forget what was logged so far: the next operation begins here."""
-        os.ftruncate(self.fd, 0)  # liblxc appends
+        if self._own >= 0 or self._shared:
+            self._start = os.fstat(self._active).st_size
+        else:
+            os.ftruncate(self.fd, 0)  # liblxc appends
 
     def read(self) -> str:
         """Return why the operation since mark() failed, in liblxc's words; empty if it gave no reason."""
-        return reason_from_log(os.fsdecode(os.pread(self.fd, os.fstat(self.fd).st_size, 0)).splitlines())
+        if not stat.S_ISREG(os.fstat(self._active).st_mode):
+            return _ELSEWHERE
+        try:
+            with open(f"/proc/self/fd/{self._active}", "rb") as file:
+                file.seek(self._start)
+                return reason_from_log(os.fsdecode(file.read()).splitlines())
+        except OSError:
+            return _ELSEWHERE
+
+    @property
+    def _active(self) -> int:
+        return self._own if self._own >= 0 else self.fd
+
+    def _close_own(self) -> None:
+        fd, self._own = self._own, -1
+        self._start = 0
+        if fd >= 0:
+            os.close(fd)
 
     def close(self) -> None:
         """Close the memory file; liblxc's own descriptor of it goes with the handle. Idempotent."""
+        self._close_own()
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)

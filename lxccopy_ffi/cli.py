@@ -9,17 +9,22 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import contextmanager, suppress
 
 from .errors import LxcCopyError, OptionError
-from .options import Parsed, help_text, parse
+from .notices import show_with
+from .options import Parsed, help_text, parse, usage_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType
+    from typing import Any
 
+    from .clone import Progress
     from .command import Command
     from .ephemeral import EphemeralCopy
+    from .mounts import Mount
     from .terminal import TerminalSession
 
 FAILED = 1
@@ -109,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parse(sys.argv[1:] if arguments is None else arguments, parsed)
         signals.install()
+        show_with(lambda text: None if "quiet" in parsed else _complain(f"warning: {text}"))
         return _act(parsed, signals)
     except LxcCopyError as error:
         _complain(str(error))
@@ -123,83 +129,234 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _act(parsed: Parsed, signals: _Signals) -> int:
-    immediate = parsed.last_of("help", "version")
-    if immediate == "help":
-        _print(help_text())
-        return 0
-    if immediate == "version":
-        from . import __version__, liblxc_version
-
-        _print(f"{liblxc_version()}\nlxccopy {__version__}\n")
-        return 0
+    immediate = parsed.last_of("help", "usage", "version", "?")
+    if immediate is not None:
+        return _inform(immediate)
     parsed.has_command = False
     if "create-base" in parsed:
         return _create_base(parsed)
-    name, *words = (
-        [parsed.values["name"], *parsed.words] if "name" in parsed else [*parsed.words, ""][: len(parsed.words) or 1]
-    )
-    if not name and "name" not in parsed:
-        raise OptionError("no container is named: give its name with -n")
-    if parsed.last_of("ephemeral", "snapshot") == "ephemeral":
-        parsed.has_command = bool(words)
-        return _ephemeral(name, words, parsed, signals)
-    return _clone(name, words, parsed)
+    call = _Call(parsed)
+    if call.task == "ephemeral":
+        return _ephemeral(call, signals)
+    return _clone(call)
+
+
+def _inform(what: str) -> int:
+    if what == "version":
+        from . import __version__, liblxc_version
+
+        _print(f"{liblxc_version()}\nlxccopy {__version__}\n")
+    elif what == "usage":
+        _print(usage_text(_program()))
+    elif what == "help":
+        _print(help_text(_program()))
+    else:  # -?
+        _print(help_text(_program()), 2)
+        return FAILED
+    return 0
+
+
+def _program() -> str:
+    """What we were called as, where that is one of our names: scripts may have us in lxc-copy's place."""
+    return "lxc-copy" if os.path.basename(sys.argv[0]) == "lxc-copy" else "lxccopy"
+
+
+class _Call:
+    """What is asked for, as far as it can be told from the command line alone.
+
+    Attributes:
+        parsed: The command line.
+        name: The container.
+        words: The trailing words: the command, or further arguments for hooks.
+        task: ``"ephemeral"``, ``"snapshot"``, ``"rename"``, or ``""`` for a full copy.
+        mounts: What to mount; as with the options below, wrong ones are errors whatever the task is.
+        storage: The type of storage.
+        size: Of a new volume.
+
+    Raises:
+        OptionError: Something is missing or wrong.
+    """
+
+    def __init__(self, parsed: Parsed) -> None:
+        self.parsed = parsed
+        self.words = list(parsed.words)
+        name = parsed.get("name")
+        if name is None:
+            if not self.words:
+                raise OptionError("No container name specified: give it with -n")
+            name = self.words.pop(0)
+        self.name = name
+        self.task = parsed.last_of("ephemeral", "snapshot", "rename") or ""
+        parsed.has_command = bool(self.words) and self.task == "ephemeral"
+        self._status_fd = _number(parsed, "json-status-fd")
+        self.mounts: list[Mount] = []
+        self.storage = parsed.get("backingstorage")
+        self.size = parsed.get("fssize")
+        self._check()
+        _open_log(name, parsed)
+
+    def _check(self) -> None:
+        if self._status_fd is not None:
+            import fcntl
+
+            try:
+                mode = fcntl.fcntl(self._status_fd, fcntl.F_GETFL) & os.O_ACCMODE
+            except (OSError, OverflowError, ValueError):
+                raise OptionError(f"--json-status-fd: descriptor {self._status_fd} is not open") from None
+            if mode == os.O_RDONLY:
+                raise OptionError(f"--json-status-fd: descriptor {self._status_fd} is only for reading")
+            os.set_inheritable(self._status_fd, self._status_fd <= 2)  # no hook's business
+        if self.storage is not None or self.size is not None:
+            from .storage import check_kind, check_size
+
+            for kind in self.parsed.all("backingstorage"):
+                check_kind(kind)
+            for size in self.parsed.all("fssize"):
+                check_size(size)
+        if "mount" in self.parsed:
+            from .mounts import parse_all
+
+            self.mounts = parse_all(self.parsed.all("mount"))
+
+    @property
+    def quiet(self) -> bool:
+        return "quiet" in self.parsed
+
+    def tell(self, event: str, name: str, **more: object) -> None:
+        """Write what has happened to --json-status-fd."""
+        if self._status_fd is not None:
+            import json
+
+            from ._raw import write_all
+
+            write_all(self._status_fd, json.dumps({"event": event, "name": name, **more}).encode() + b"\n")
+
+
+def _open_log(name: str, parsed: Parsed) -> None:
+    """Do what -o and -l ask for, for a container that exists; what is wrong with another one is said later.
+
+    Reproduces: log.c:lxc_log_init(). Differs: makes no directory for a container that is not defined.
+    """
+    file, level = parsed.get("logfile"), parsed.get("logpriority")
+    if file is None and level is None:
+        return
+    from ._raw import LOG_LEVELS, default_lxcpath, log_to
+    from .names import check_name, check_path
+
+    level = "ERROR" if level is None else level.upper()
+    if level not in LOG_LEVELS:
+        raise OptionError(f"there is no log priority {level!r}; it is one of {', '.join(LOG_LEVELS)}")
+    lxcpath = check_path(parsed.get("lxcpath") or default_lxcpath())
+    own = f"{lxcpath}/{check_name(name)}"
+    if file == "":
+        raise OptionError("-o needs the path of a file")
+    if file == "none" or not os.path.exists(own if "rcfile" in parsed else f"{own}/config"):
+        return
+    if file is None:
+        common = "/var/log/lxc"
+        file = (
+            f"{common}/{name}.log"
+            if lxcpath == default_lxcpath() and os.access(common, os.W_OK)
+            else f"{own}/{name}.log"
+        )
+    os.makedirs(os.path.dirname(os.path.abspath(file)), exist_ok=True)
+    log_to(file, level)
 
 
 def _create_base(parsed: Parsed) -> int:
     from .base import create_base
 
-    with create_base(parsed.values["create-base"], lxcpath=parsed.get("lxcpath")) as base:
+    with create_base(parsed.get("create-base") or "", lxcpath=parsed.get("lxcpath")) as base:
         if "quiet" not in parsed:
             _print(f"Created {base.name} in {base.lxcpath}\n")
     return 0
 
 
-def _clone(name: str, words: Sequence[str], parsed: Parsed) -> int:
-    from .clone import clone
-
+def _clone(call: _Call) -> int:
+    parsed = call.parsed
     newname = parsed.get("newname")
     if newname is None:
-        raise OptionError("a name for the copy is needed: give it with -N")
-    with clone(
-        name,
-        newname,
-        lxcpath=parsed.get("lxcpath"),
-        newpath=parsed.get("newpath"),
-        snapshot="snapshot" in parsed,
-        allow_running="allowrunning" in parsed,
-        keep_name="keepname" in parsed,
-        keep_mac="keepmac" in parsed,
-        hook_args=words,
-    ):
-        return 0
+        raise OptionError("You must provide a NEWNAME for the clone: give it with -N")
+    where: dict[str, Any] = {"lxcpath": parsed.get("lxcpath"), "rcfile": parsed.get("rcfile")}
+    with _meter(call) as progress:
+        if call.task == "rename":
+            from .rename import rename
+
+            copy = rename(call.name, newname, **where, progress=progress)
+        else:
+            from .clone import clone
+
+            copy = clone(
+                call.name,
+                newname,
+                **where,
+                newpath=parsed.get("newpath"),
+                snapshot=call.task == "snapshot",
+                storage=call.storage,
+                size=call.size,
+                allow_running="allowrunning" in parsed,
+                keep_name="keepname" in parsed,
+                keep_mac="keepmac" in parsed,
+                hook_args=[*parsed.all("hook-arg"), *call.words],
+                progress=progress,
+            )
+    copy.close()
+    if call.task == "rename":
+        call.tell("removed", call.name)
+    call.tell("created", newname, base=call.name, lxcpath=copy.lxcpath)
+    return 0
 
 
-def _ephemeral(name: str, words: Sequence[str], parsed: Parsed, signals: _Signals) -> int:
+@contextmanager
+def _meter(call: _Call) -> Iterator[Progress]:
+    """Shows a person how far a full copy is; a pipe gets nothing."""
+    if call.quiet or not os.isatty(2):
+        from .progress import ignore
+
+        yield ignore
+        return
+    from .meter import Meter
+
+    meter = Meter(lambda text: _print(text, 2))
+    try:
+        yield meter
+    finally:
+        meter.close()
+
+
+def _ephemeral(call: _Call, signals: _Signals) -> int:
     from .ephemeral import EphemeralCopy
 
+    parsed, words = call.parsed, call.words
     copy = EphemeralCopy(
-        name,
+        call.name,
         parsed.get("newname"),
         tmpfs="tmpfs" in parsed,
         tmpfs_size=parsed.get("tmpfs-size"),
         tmpfs_inodes=_number(parsed, "tmpfs-inodes"),
         tmpfs_via=parsed.get("tmpfs-via"),
+        mounts=call.mounts,
+        storage=call.storage,
         keep_data="keepdata" in parsed,
         keep_name="keepname" in parsed,
         keep_mac="keepmac" in parsed,
         allow_running="allowrunning" in parsed,
+        hook_args=parsed.all("hook-arg"),
         lxcpath=parsed.get("lxcpath"),
         newpath=parsed.get("newpath"),
+        rcfile=parsed.get("rcfile"),
+        on_event=lambda event, _: _announce(event, copy, call),
         shutdown_timeout=_number(parsed, "shutdown-timeout"),
     )
+    if not words and parsed.last_of("foreground", "daemon") == "foreground":
+        return _foreground(copy, call)
     try:
         copy.start()
-        _announce(copy, name, parsed, to_stderr=bool(words))
         if not words:
             copy.detach()
             return 0
         status = _command(copy, words, signals)
+        call.tell("exited", copy.name, status=status)
     except BaseException:
         signals.hold()
         copy.close(kill=True)
@@ -213,11 +370,51 @@ def _ephemeral(name: str, words: Sequence[str], parsed: Parsed, signals: _Signal
     return status
 
 
-def _announce(copy: EphemeralCopy, source: str, parsed: Parsed, *, to_stderr: bool) -> None:
-    if "quiet" in parsed:
+def _foreground(copy: EphemeralCopy, call: _Call) -> int:
+    """Reproduces: ``lxc-copy -e -F``. Differs: a signal ends it."""
+    with _kept_terminal_modes():
+        copy.start(foreground=True)
+        call.tell("exited", copy.name)
+        copy.close()
+    return 0
+
+
+@contextmanager
+def _kept_terminal_modes() -> Iterator[None]:
+    """Restore the terminal's modes at the end: liblxc, which changes them, cannot where it is killed."""
+    import termios
+
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # there is none
+        yield
         return
-    message = f"Created {copy.name} as clone of {source}\n"
-    _print(message, 2 if to_stderr else 1)  # with a command, stdout is the command's
+    try:
+        modes = termios.tcgetattr(terminal)
+        try:
+            yield
+        finally:
+            with suppress(termios.error):  # it has gone meanwhile
+                if modes != termios.tcgetattr(terminal):
+                    termios.tcsetattr(terminal, termios.TCSADRAIN, modes)
+    finally:
+        os.close(terminal)
+
+
+def _announce(event: str, copy: EphemeralCopy, call: _Call) -> None:
+    if event == "created":
+        message = f"Created {copy.name} as clone of {copy.source}\n"
+        if copy.tmpfs_via:
+            message += "Container is placed on tmpfs.\n"
+        if copy.tmpfs_via == "hook":
+            message += "Rebooting will cause all changes made to it to be lost!\n"
+        if not call.quiet:
+            _print(message, 2 if call.words else 1)  # with a command, stdout is the command's
+        call.tell(event, copy.name, base=copy.source, lxcpath=copy.container.lxcpath)
+    elif event == "started":
+        call.tell(event, copy.name, init_pid=copy.container.init_pid)
+    else:
+        call.tell(event, copy.name)
 
 
 def _command(copy: EphemeralCopy, words: Sequence[str], signals: _Signals) -> int:
@@ -280,6 +477,6 @@ def _print(text: str, fd: int = 1) -> None:
 
 def _complain(text: str) -> None:
     try:
-        _print(f"lxccopy: {text}\n", 2)
+        _print(f"{_program()}: {text}\n", 2)
     except OSError:
         pass  # nobody listens

@@ -3,78 +3,39 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager
 
-from . import identity
-from ._raw import NO_MOUNTS, default_lxcpath, new_mount, openat2
+from . import identity, notices, relocate
+from ._raw import default_lxcpath, new_mount
 from .container import CloneFlag, Container
-from .errors import AccessError, ContainerExistsError, LiblxcError, LxcCopyError, OptionError, UnsupportedError
-from .names import check_flag, check_name, check_path, check_words, random_name
+from .errors import AccessError, ContainerExistsError, LxcCopyError, OptionError, UnsupportedError
+from .locking import forget_lock
+from .names import check_file, check_flag, check_name, check_path, check_words, random_name
+from .removal import discard
+from .storage import Plan, Storage, check_kind, check_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .names import StrPath
 
+    Progress = Callable[[int, int], None]
+
 _MOUNT_POINT = "lxc.rootfs.mount"
-_NO_SNAPSHOTS = ("loop", "nbd", "rbd")
 
 
-class Storage:
-    """Where a container's root file system is: the ``KIND:PATH`` or ``overlay:LOWER...:UPPER`` of its lxc.rootfs.path.
-
-    liblxc tells the path only, so the kind comes from the config file, or else from what is found at the path.
-
-    Attributes:
-        kind: dir, overlay, btrfs, zfs, lvm, loop, ...
-        lower: The directories that are only read, topmost first: the root file system itself where it is no overlay.
-        upper: The writable layer of an overlay; empty otherwise.
-    """
-
-    def __init__(self, container: Container) -> None:
-        path = container.config("lxc.rootfs.path")
-        kind = _kind_in_file(container.config_file, path) or _kind_of_path(path)
-        self.kind = "overlay" if kind == "overlayfs" else kind
-        self.lower = path.split(":") if self.kind == "overlay" else [path]
-        self.upper = self.lower.pop() if self.kind == "overlay" else ""
-
-    @property
-    def is_directory(self) -> bool:
-        """Whether the root file system is a directory, or an overlay of several, on the host."""
-        return self.kind in ("dir", "overlay")
-
-
-def _kind_in_file(file: str, path: str) -> str:
-    """The prefix of the line for this path; empty where there is none, as in a config that includes it."""
-    kind = ""
-    with open(file, encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            key, _, value = line.partition("=")
-            if key.strip() == "lxc.rootfs.path" and value.strip().endswith(f":{path}"):
-                kind = value.strip()[: -len(path) - 1]
-    return kind
-
-
-def _kind_of_path(path: str) -> str:
-    if path.startswith("/") and ":/" in path:
-        return "overlay"
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return "dir"  # the layer check says what is wrong with it
-    if stat.S_ISREG(mode):
-        return "loop"
-    return "block device" if stat.S_ISBLK(mode) else "dir"
-
-
-def open_source(name: str, lxcpath: StrPath | None = None) -> Container:
+def open_source(name: str, lxcpath: StrPath | None = None, rcfile: str | None = None) -> Container:
     """Return a reference to a container that exists and that we may copy.
 
+    Args:
+        name: Its name.
+        lxcpath: The directory that holds it; LXC's default where None.
+        rcfile: A file to read its configuration from, in place of its own.
+
     Raises:
+        OptionError: The rcfile cannot be read.
         ContainerNotFoundError: It is not defined.
         AccessError: Its configuration may not be read, or we may not control it.
     """
@@ -90,65 +51,14 @@ def open_source(name: str, lxcpath: StrPath | None = None) -> Container:
         ) from error
     with ExitStack() as undo:
         source = undo.enter_context(Container(name, path))
-        source.require_defined()
+        if rcfile is None:
+            source.require_defined()
+        else:
+            source.load_config(rcfile)
         if not source.controllable:
             raise AccessError(f"container {name!r} in {source.lxcpath} may not be controlled by this user")
         undo.pop_all()
     return source
-
-
-def check_source(source: Container, *, snapshot: bool, allow_running: bool, tmpfs: bool = False) -> Storage:
-    """Return the source's storage, or refuse what could not be copied in the way that is asked for.
-
-    Args:
-        source: The container to copy.
-        snapshot: Whether the copy shall be a snapshot rather than a full copy.
-        allow_running: Whether the source may run.
-        tmpfs: Whether the copy's changes shall go to memory, which needs an overlay.
-
-    Raises:
-        UnsupportedError: The source's storage, its state or a missing program is in the way.
-    """
-    storage = Storage(source)
-    where = f"container {source.name!r} in {source.lxcpath}"
-    if not storage.lower[0]:
-        raise UnsupportedError(f"{where} has no root file system (lxc.rootfs.path)")
-    if tmpfs and not storage.is_directory:
-        raise UnsupportedError(
-            f"{where} is stored as {storage.kind!r}, which no overlay can be put on; -t needs a base of type dir or"
-            " overlay"
-        )
-    if snapshot and storage.kind in _NO_SNAPSHOTS:
-        raise UnsupportedError(
-            f"{where} is stored as {storage.kind!r}, of which liblxc makes no snapshots; copy it fully"
-        )
-    if storage.is_directory:
-        for layer in storage.lower:
-            _check_layer(layer, where)
-    if source.running and not allow_running:
-        raise UnsupportedError(f"{where} is running; stop it first, or allow the copy of a running container with -a")
-    if (not snapshot or storage.upper) and storage.is_directory and not _find_program("rsync"):
-        kind = "a snapshot of an overlay snapshot" if snapshot else "a full copy"
-        raise UnsupportedError(f"{kind} needs the program rsync, which is not installed (package rsync)")
-    return storage
-
-
-def _check_layer(layer: str, where: str) -> None:
-    try:
-        check_path(layer, "root file system")
-        os.close(identity.open_root(layer))
-    except OptionError as error:
-        raise UnsupportedError(f"{where} cannot be overlaid: {error}") from error
-    except OSError as error:
-        raise UnsupportedError(f"{where} has no usable root file system: {layer}: {error.strerror}") from error
-
-
-def _find_program(name: str) -> str:
-    for directory in os.get_exec_path():
-        path = os.path.join(directory, name)
-        if os.access(path, os.X_OK) and os.path.isfile(path):
-            return path
-    return ""
 
 
 def check_target(name: str | None, lxcpath: str) -> None:
@@ -251,130 +161,24 @@ class Claim:
         try:
             self.discard()
         except LxcCopyError as error:
-            import logging
-
-            logging.getLogger("lxccopy_ffi").warning("%s", error)
+            notices.warn(str(error))
 
 
 def _exists(name: str, lxcpath: str) -> ContainerExistsError:
     return ContainerExistsError(f"there is already a {name!r} in {lxcpath}; choose another name or destroy it first")
 
 
-def discard(name: str, lxcpath: str) -> None:
-    """Stop and remove a container and all of its directory.
-
-    Raises:
-        LiblxcError: Something of it could not be removed.
-    """
-    with Container(name, lxcpath) as copy:
-        copy.stop()
-        try:
-            # liblxc removes trees by recursion, and a container can have made one that is too deep for our stack.
-            if not os.path.lexists(f"{copy.directory}/lxc_snapshots"):  # liblxc refuses what others depend on
-                for tree in ("overlay", "rootfs"):
-                    remove_tree(f"{copy.directory}/{tree}", keep=True)
-            if copy.defined:
-                copy.destroy()
-            remove_tree(copy.directory)
-        except OSError as error:
-            raise LiblxcError("remove", name, lxcpath, f"{error.filename}: {error.strerror}") from error
-        except LiblxcError:
-            if os.path.lexists(copy.config_file):
-                raise  # otherwise its monitor was faster
-            remove_tree(copy.directory)
-    forget_lock(name, lxcpath)
-
-
-def remove_tree(path: str, *, keep: bool = False) -> None:
-    """Remove a directory and all below it, through no link and no mount point. Idempotent.
-
-    However deep it is: what is in a subdirectory is moved up before the subdirectory goes.
-
-    Args:
-        path: The directory; anything else is left alone.
-        keep: Only empty it.
-
-    Raises:
-        OSError: Something could not be removed, such as a directory on which something is mounted (EXDEV).
-    """
-    parent, _, name = path.rpartition("/")
-    try:
-        directory = identity.open_root(parent)
-        try:
-            top = openat2(directory, name, os.O_DIRECTORY, NO_MOUNTS)
-        finally:
-            os.close(directory)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return  # a link
-        raise
-    try:
-        number = 0
-        while True:
-            entries = os.listdir(top)
-            if not entries:
-                break
-            for entry in entries:
-                number = _remove_entry(top, entry, number)
-    finally:
-        os.close(top)
-    if not keep:
-        os.rmdir(path)
-
-
-def _remove_entry(top: int, entry: str, number: int) -> int:
-    """Remove a file, or a directory whose own subdirectories are moved to the top, where they get the next numbers."""
-    try:
-        os.unlink(entry, dir_fd=top)
-    except IsADirectoryError:
-        pass
-    else:
-        return number
-    fd = openat2(top, entry, os.O_DIRECTORY, NO_MOUNTS)
-    try:
-        for child in os.listdir(fd):
-            try:
-                os.unlink(child, dir_fd=fd)
-            except IsADirectoryError:
-                while True:
-                    number += 1
-                    if not _exists_at(f"{number}", top):
-                        break
-                os.rename(child, f"{number}", src_dir_fd=fd, dst_dir_fd=top)
-    finally:
-        os.close(fd)
-    os.rmdir(entry, dir_fd=top)
-    return number
-
-
-def _exists_at(name: str, directory: int) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def forget_lock(name: str, lxcpath: str) -> None:
-    """Remove the lock file that liblxc made for a container that is gone."""
-    runtime = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime:
-        with suppress(OSError):
-            os.unlink(f"{runtime}/lxc/lock{lxcpath}/.{name}")
-
-
 def make(
     source: Container,
+    plan: Plan,
     name: str,
     lxcpath: str,
     *,
-    snapshot: bool,
     keep_name: bool = False,
     keep_mac: bool = False,
-    allow_running: bool = False,
+    size: int = 0,
     hook_args: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> Container:
     """Call clone() into a directory from claim(); the caller removes it again on any error.
 
@@ -382,15 +186,29 @@ def make(
     here, and into the files by personalise().
     """
     flags = CloneFlag.KEEPNAME
-    flags |= CloneFlag.SNAPSHOT if snapshot else 0
+    flags |= CloneFlag.SNAPSHOT if plan.snapshot else 0
+    flags |= CloneFlag.ALLOW_RUNNING if plan.allow_running else 0
     flags |= CloneFlag.KEEPMACADDR if keep_mac else 0
-    flags |= CloneFlag.ALLOW_RUNNING if allow_running else 0
+    addresses = _adapt(source, plan, keep_mac=keep_mac)
     # Debian and others ship the directory that liblxc mounts root file systems on apart from the library itself.
     has_mount_point = os.path.isdir(source.config(_MOUNT_POINT))
     if not has_mount_point:
         source.set_config(_MOUNT_POINT, source.directory)
-    copy = source.clone(name, newpath=lxcpath, flags=flags, hook_args=hook_args)
+
+    def call() -> Container:
+        return source.clone(name, newpath=lxcpath, flags=flags, storage=plan.kind, size=size, hook_args=hook_args)
+
+    if progress is not None and plan.copies_files:
+        from .progress import watch
+
+        copy = watch(call, plan.storage.layers, progress)
+    else:
+        copy = call()
     try:
+        _follow(copy, source, plan, addresses)
+        if plan.stacked:
+            layers = [*plan.storage.layers, Storage(copy).upper]
+            copy.replace_config("lxc.rootfs.path", ":".join(["overlay", *layers]))
         if not has_mount_point:
             copy.replace_config(_MOUNT_POINT, f"{copy.directory}/rootfs")
         if not keep_name:
@@ -401,28 +219,102 @@ def make(
     return copy
 
 
-def personalise(copy: Container, top: str = "") -> None:
+def _adapt(source: Container, plan: Plan, *, keep_mac: bool) -> dict[str, str]:
+    """Change the source's configuration in memory to one that clone() can copy; return the addresses to keep."""
+    text = read_config(source.config_source)
+    addresses = {}
+    if keep_mac:
+        for key, value in relocate.items(text):
+            if key.startswith("lxc.net.") and key.endswith(".hwaddr") and "x" in value.lower():
+                # A template, of which liblxc makes another address each time that it reads it.
+                addresses[key] = (source.running_config(key) if source.running else "") or source.config(key)
+    hidden = relocate.hide_hooks(text, source.lxcpath, source.name)
+    if hidden != text:
+        source.load_text(hidden)
+    if plan.stacked:
+        source.set_config("lxc.rootfs.path", f"dir:{plan.storage.upper}")
+    return addresses
+
+
+def _follow(copy: Container, source: Container, plan: Plan, addresses: dict[str, str]) -> None:
+    """Let what the configuration says of files in the source's directory be about the copy's, with their files."""
+    pending = ["config"]
+    changed = False
+    for file in pending:
+        path = f"{copy.directory}/{file}"
+        text = read_config(path)
+        followed = relocate.Followed(
+            text, (source.lxcpath, source.name), copy.directory, includes=not plan.snapshot, addresses=addresses
+        )
+        try:
+            for directory in followed.directories:
+                os.makedirs(directory, mode=0o755, exist_ok=True)
+            for name in followed.files:
+                copied = _copy_file(source.directory, copy.directory, name)
+                pending += [one for one in copied if name in followed.texts and one not in pending]
+        except OSError as error:
+            raise UnsupportedError(
+                f"cannot copy {error.filename}, which the configuration of {source.name!r} names: {error.strerror}"
+            ) from error
+        if followed.text != text:
+            changed = True
+            with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as config:
+                config.write(followed.text)
+    if changed:
+        copy.load_config(copy.config_file)
+
+
+def _copy_file(source: str, target: str, name: str) -> list[str]:
+    """Copy a file, or those of a directory, with mode and owner and the directories it is in; return their names."""
+    if os.path.isdir(f"{source}/{name}"):
+        inside = [f"{name}/{one}" for one in os.listdir(f"{source}/{name}")]
+        return [done for one in inside if os.path.isfile(f"{source}/{one}") for done in _copy_file(source, target, one)]
+    os.makedirs(os.path.dirname(f"{target}/{name}"), mode=0o755, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(f"{source}/{name}", "rb") as old, open(os.open(f"{target}/{name}", flags, 0o600), "wb") as new:
+        identity.copy_attributes(old.fileno(), new.fileno())
+        while block := old.read(1 << 20):
+            new.write(block)
+    return [name]
+
+
+def read_config(file: str) -> str:
+    """Return the text of a config file, whatever bytes are in it."""
+    with open(file, encoding="utf-8", errors="surrogateescape", newline="") as text:
+        return text.read()
+
+
+def warn_of_shared_settings(copy: Container) -> None:
+    """Say which settings the copy cannot have at the same time as its base."""
+    for setting in relocate.shared_settings(read_config(copy.config_file)):
+        notices.warn(f"the copy {copy.name!r} has {setting} of its base; they cannot both run with it")
+
+
+def personalise(copy: Container, top: str = "", *, fresh_id: bool = True) -> None:
     """Write a copy's host name, hosts line and machine id into its root file system or its upper layer.
 
     Args:
         copy: The copy, not running.
         top: A directory that will lie above the upper layer. It is written to where that is possible without mounting
             the overlay, that is, as long as the upper layer is empty and there is one layer below it.
+        fresh_id: Also give it a machine id of its own.
 
     Raises:
         UnsupportedError: They could not be written.
     """
     storage = Storage(copy)
-    if storage.upper or os.path.isdir(storage.lower[0]):  # a btrfs subvolume is a directory, too
+    if storage.is_on_host:
         try:
-            personalise_layers(storage.upper, storage.lower, copy.name, top)
+            personalise_layers(storage.upper, storage.lower, copy.name, top, fresh_id=fresh_id)
         except OSError as error:
             raise UnsupportedError(
                 f"cannot write the host name of {copy.name!r} to its files: {error.strerror}"
             ) from error
+    else:
+        notices.warn(f"{copy.name!r} is stored as {storage.kind!r}, and keeps its base's /etc/hostname and machine-id")
 
 
-def personalise_layers(upper: str, lower: Sequence[str], name: str, top: str = "") -> None:
+def personalise_layers(upper: str, lower: Sequence[str], name: str, top: str = "", *, fresh_id: bool = True) -> None:
     """The same for a root file system in @lower, or an overlay with the work directory beside @upper."""
     with ExitStack() as stack:
 
@@ -431,16 +323,26 @@ def personalise_layers(upper: str, lower: Sequence[str], name: str, top: str = "
             return fd
 
         if not upper:
-            identity.personalise(opened(identity.open_root(lower[0])), name)
+            identity.personalise(opened(identity.open_root(lower[0])), name, fresh_id=fresh_id)
         elif len(lower) == 1 and not os.listdir(upper):
             above = opened(identity.open_root(top or upper))
-            identity.personalise_above(above, opened(identity.open_root(lower[0])), name)
+            identity.personalise_above(above, opened(identity.open_root(lower[0])), name, fresh_id=fresh_id)
         else:
-            identity.personalise(opened(_mount_overlay(upper, lower)), name)
+            identity.personalise(opened(open_merged(lower, upper)), name, fresh_id=fresh_id)
 
 
-def _mount_overlay(upper: str, lower: Sequence[str]) -> int:
-    """Return a descriptor of an overlay's merged root directory, mounted nowhere."""
+@contextmanager
+def open_system(storage: Storage) -> Iterator[int]:
+    """A descriptor of a container's root directory as the container would see it."""
+    root = open_merged(storage.lower, storage.upper) if storage.upper else identity.open_root(storage.lower[0])
+    try:
+        yield root
+    finally:
+        os.close(root)
+
+
+def open_merged(lower: Sequence[str], upper: str = "") -> int:
+    """Return a descriptor of an overlay's merged root directory, mounted nowhere; read-only without an upper layer."""
     with ExitStack() as stack:
 
         def short(path: str) -> str:  # an option has no more than 255 characters
@@ -448,12 +350,10 @@ def _mount_overlay(upper: str, lower: Sequence[str]) -> int:
             stack.callback(os.close, fd)
             return f"/proc/self/fd/{fd}"
 
-        options = {
-            "lowerdir": ":".join(map(short, lower)),
-            "upperdir": short(upper),
-            "workdir": short(f"{os.path.dirname(upper)}/work"),
-        }
-        return new_mount("overlay", {"source": "lxccopy", **options})
+        options = {"source": "lxccopy", "lowerdir": ":".join(map(short, lower))}
+        if upper:
+            options.update(upperdir=short(upper), workdir=short(f"{os.path.dirname(upper)}/work"))
+        return new_mount("overlay", options)
 
 
 def clone(
@@ -463,10 +363,15 @@ def clone(
     lxcpath: StrPath | None = None,
     newpath: StrPath | None = None,
     snapshot: bool = False,
+    storage: str | None = None,
+    size: int | str | None = None,
     allow_running: bool = False,
     keep_name: bool = False,
     keep_mac: bool = False,
+    fresh_id: bool = True,
     hook_args: Sequence[str] = (),
+    rcfile: StrPath | None = None,
+    progress: Progress | None = None,
 ) -> Container:
     """Make a persistent copy of a container.
 
@@ -476,10 +381,15 @@ def clone(
         lxcpath: The directory that holds the source; LXC's default where None.
         newpath: The directory for the copy; the source's where None.
         snapshot: Make an overlay over the source, in place of a full copy.
+        storage: The type of storage: btrfs, dir, loop, lvm, nbd, overlay, rbd or zfs; what fits where None.
+        size: Of a new image or volume, in bytes, or as a text such as ``"2G"``; the driver's default where None.
         allow_running: Copy it also while it runs.
         keep_name: Leave the host name, hosts and machine id as they are.
         keep_mac: Leave the network interfaces' addresses as they are.
+        fresh_id: Make a machine id, unless keep_name is set.
         hook_args: Further arguments for the source's lxc.hook.clone.
+        rcfile: A file to read the source's configuration from, in place of its own.
+        progress: Called a few times a second during a full copy with how many bytes are done, and how many there are.
 
     Returns:
         A reference to the copy.
@@ -500,28 +410,34 @@ def clone(
         ("allow_running", allow_running),
         ("keep_name", keep_name),
         ("keep_mac", keep_mac),
+        ("fresh_id", fresh_id),
     ):
         check_flag(flag, value)
     hook_args = check_words("hook_args", hook_args)
     path = None if newpath is None else check_path(newpath, "new path")
-    with open_source(source, lxcpath) as base, ExitStack() as undo:
+    kind = None if storage is None else check_kind(storage)
+    wanted_size = 0 if size is None else check_size(size)
+    file = None if rcfile is None else check_file(rcfile)
+    with open_source(source, lxcpath, file) as base, ExitStack() as undo:
         path = path or base.lxcpath
-        check_source(base, snapshot=snapshot, allow_running=allow_running)
+        plan = Plan(base, snapshot=snapshot, kind=kind, allow_running=allow_running)
         check_target(name, path)
         Claim(name, source, path, undo)
         copy = make(
             base,
+            plan,
             name,
             path,
-            snapshot=snapshot,
             keep_name=keep_name,
             keep_mac=keep_mac,
-            allow_running=allow_running,
+            size=wanted_size,
             hook_args=hook_args,
+            progress=progress,
         )
         undo.callback(copy.close)
         copy.save_config()
         if not keep_name:
-            personalise(copy)
+            personalise(copy, fresh_id=fresh_id)
         undo.pop_all()
+    warn_of_shared_settings(copy)
     return copy

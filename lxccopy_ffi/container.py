@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 from _thread import allocate_lock
 
@@ -11,11 +13,11 @@ from . import _raw, cgroups
 from ._raw import ffi, lib
 from .errors import ContainerNotFoundError, LiblxcError, OptionError
 from .names import check_name, check_path, check_value
-from .spawner import Spawn
+from .spawner import Spawn, await_or_kill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Any
 
@@ -54,7 +56,9 @@ _HINTS = (
 )
 
 
-def _hint(reason: str) -> str:
+def _hint(reason: str, operation: str) -> str:
+    if "Failed to exec" in reason and operation != "start":
+        return ""
     return next((hint for words, hint in _HINTS if words in reason), "")
 
 
@@ -147,6 +151,9 @@ class Container:
         LiblxcError: The container has a configuration that liblxc cannot read.
     """
 
+    config_source: str
+    """The file that the configuration in memory was read from: config_file, or that of load_config()."""
+
     _pointer: _Container | None = None
     _monitor = -1
     _children: list[Child] = []  # noqa: RUF012 - never changed, only replaced
@@ -159,6 +166,7 @@ class Container:
         self.name = check_name(name)
         liblxc = _raw.liblxc()
         self.lxcpath = check_path(_raw.default_lxcpath() if lxcpath is None else lxcpath)
+        self.config_source = self.config_file
         pointer = liblxc.lxc_container_new(os.fsencode(self.name), os.fsencode(self.lxcpath))
         if pointer == ffi.NULL:
             reason = self._why_unreadable()
@@ -208,7 +216,7 @@ class Container:
     def failure(self, operation: str, hint: str = "") -> LiblxcError:
         """Return the error for an operation that has just failed, with the reason from liblxc's log."""
         reason = self._log.read()
-        return LiblxcError(operation, self.name, self.lxcpath, reason, hint or _hint(reason))
+        return LiblxcError(operation, self.name, self.lxcpath, reason, hint or _hint(reason, operation))
 
     def _why_unreadable(self) -> str:
         """Liblxc's complaint about the config file, from loading it into a handle that has none."""
@@ -235,6 +243,11 @@ class Container:
     def config_file(self) -> str:
         """The container's configuration file, an absolute path; it need not exist."""
         return f"{self.directory}/config"
+
+    @property
+    def where(self) -> str:
+        """What errors call it: its name and its lxcpath."""
+        return f"container {self.name!r} in {self.lxcpath}"
 
     @property
     def defined(self) -> bool:
@@ -294,10 +307,18 @@ class Container:
             if lib.lxc_config_item_is_supported(name):
                 return ""
             reason = f'Unsupported config key "{key}"'
-            raise LiblxcError(f"get {key} of", self.name, self.lxcpath, reason, _hint(reason))
+            raise LiblxcError(f"get {key} of", self.name, self.lxcpath, reason, _hint(reason, "get"))
         value = ffi.new("char[]", size + 1)
         lib.container_get_config_item(self._c, name, value, size + 1)
         return _raw.text(value).rstrip("\n")
+
+    def running_config(self, key: str) -> str:
+        """Return a config item as the running container has it; empty where it is not set or not running.
+
+        Reproduces: lxcapi_get_running_config_item().
+        """
+        value = lib.container_get_running_config_item(self._c, key.encode())
+        return "" if value == ffi.NULL else _raw.take_text(value).rstrip("\n")
 
     def set_config(self, key: str, value: str) -> None:
         """Set a config item in memory; list items get an entry more. save_config() writes it.
@@ -330,6 +351,51 @@ class Container:
         self._mark()
         if not lib.container_clear_config_item(self._c, key.encode()):
             raise self.failure(f"clear {key} of")
+
+    def load_config(self, path: str) -> None:
+        """Replace the configuration in memory by that of a file.
+
+        Args:
+            path: An absolute path of a regular file; a directory makes liblxc's users crash (SPEC A2.6).
+
+        Raises:
+            OptionError: It is no regular file, or cannot be read.
+            LiblxcError: liblxc cannot parse it.
+
+        Reproduces: lxcapi_clear_config() and lxcapi_load_config().
+        """
+        try:
+            fd = _raw.above_stdio(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))  # it may be a pipe
+            try:
+                self._load(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise OptionError(f"cannot read the configuration file {path}: {error.strerror}") from error
+        self.config_source = path
+
+    def load_text(self, text: str) -> None:
+        """Replace the configuration in memory by a text.
+
+        Raises:
+            LiblxcError: liblxc cannot parse it.
+        """
+        fd = _raw.above_stdio(os.memfd_create("lxccopy-config", os.MFD_CLOEXEC))
+        try:
+            _raw.write_all(fd, os.fsencode(text))
+            self._load(fd)
+        finally:
+            os.close(fd)
+
+    def _load(self, fd: int) -> None:
+        self._mark()
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        lib.container_clear_config(self._c)
+        self._log.install(self._c)
+        if not lib.container_load_config(self._c, b"/proc/self/fd/%d" % fd):
+            raise self.failure("load the configuration of")
+        self._log.install(self._c)
 
     def save_config(self) -> None:
         """Write the configuration to the container's config file, making its directory where needed.
@@ -408,7 +474,15 @@ class Container:
 
     # Running it
 
-    def start(self, *, tmpfs: int = -1, tmpfs_path: str = "", log_level: str | None = None) -> None:
+    def start(
+        self,
+        *,
+        tmpfs: int = -1,
+        tmpfs_path: str = "",
+        log_level: str | None = None,
+        foreground: bool = False,
+        on_running: Callable[[], None] | None = None,
+    ) -> None:
         """Start the container in the background, from a helper process that shares nothing with ours.
 
         The helper has its own session and, as root, its own mount namespace, in which the container's monitor stays:
@@ -417,7 +491,11 @@ class Container:
         Args:
             tmpfs: A descriptor from _raw.new_mount() to mount there, or -1. It is still the caller's to close.
             tmpfs_path: The directory to mount it on.
-            log_level: For the reason of a failure: ``"DEBUG"`` to see what failing hooks print.
+            log_level: For the reason of a failure: ``"DEBUG"`` to see what failing hooks print; after log_to(), what
+                that says.
+            foreground: The container gets our terminal, where we have one, as its console, and has stopped on return.
+                Any exception, as from a signal handler, kills it.
+            on_running: Called once it is running.
 
         Raises:
             LiblxcError: It did not reach RUNNING. All processes of the attempt are gone.
@@ -433,9 +511,10 @@ class Container:
                 self.name,
                 self.lxcpath,
                 log_fd=self._log.fd,
-                log_level=log_level,
+                log_level=None if self._log.shared else log_level,
                 tmpfs=tmpfs,
                 tmpfs_path=tmpfs_path,
+                attend=(lambda socket, helper: self._attend(socket, helper, on_running)) if foreground else None,
             )
         except OSError as error:
             raise LiblxcError("start", self.name, self.lxcpath, f"no helper process: {error.strerror}") from error
@@ -443,9 +522,27 @@ class Container:
             if spawn.monitor >= 0:
                 self._forget_monitor()
                 self._monitor, self._cgroups = spawn.monitor, spawn.cgroups
-        if spawn.monitor < 0:
+        if spawn.failed:
             reason = "; ".join(filter(None, [spawn.failure, self._log.read()]))
-            raise LiblxcError("start", self.name, self.lxcpath, reason or "liblxc gave no reason", _hint(reason))
+            raise LiblxcError(
+                "start", self.name, self.lxcpath, reason or "liblxc gave no reason", _hint(reason, "start")
+            )
+        if on_running is not None and not foreground:
+            on_running()
+
+    def _attend(self, socket: int, helper: int, on_running: Callable[[], None] | None) -> None:
+        """Wait for the end of a container in the foreground, which is when its socket has something to read."""
+        try:
+            # liblxc itself would look once a second; and only those who asked to be told have to wait in this way.
+            while on_running is not None and not _raw.wait_readable(socket, 0.01):
+                if self.running:
+                    on_running()
+                    on_running = None
+            _raw.wait_readable(socket)
+        except BaseException:
+            lib.container_stop(self._c)
+            await_or_kill(socket, helper)
+            raise
 
     def stop(self) -> None:
         """Kill everything in the container and wait until its monitor has tidied up. Does nothing where it is stopped.

@@ -4,30 +4,34 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+import stat
+from contextlib import ExitStack, suppress
 
+from . import identity
 from . import tmpfs as memory
 from .clone import (
     Claim,
-    Storage,
-    check_source,
     check_target,
     make,
+    open_merged,
     open_source,
     personalise,
+    warn_of_shared_settings,
 )
-from .errors import AccessError, OptionError, UnsupportedError
-from .names import check_flag, check_name, check_path, check_seconds, check_words
+from .errors import AccessError, LiblxcError, OptionError, UnsupportedError
+from .names import check_file, check_flag, check_name, check_path, check_seconds, check_words, random_suffix
 from .request import Request
+from .storage import Plan, Storage, check_kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from subprocess import CompletedProcess
     from types import TracebackType
     from typing import Any
 
     from .container import Container
+    from .mounts import Mount
     from .names import StrPath
 
 # How long a copy whose data is kept may take to halt before it is killed, in seconds.
@@ -54,6 +58,8 @@ class EphemeralCopy:
         tmpfs_inodes: How many files it may hold; where None, the kernel's default.
         tmpfs_via: ``"monitor"``: the data survive a reboot of the copy; only this package can start it. ``"hook"``:
             lxc-copy's way, a script that any tool can start it with. Where None, what is possible and fits best.
+        mounts: What of the host is mounted in the copy: Mount objects, or texts as after ``lxc-copy -m``.
+        storage: The type of storage; only ``"overlay"`` with tmpfs, and what fits the base where None.
         keep_data: Keep the copy when it stops; not with tmpfs.
         keep_name: Keep the base's host name, hosts file and machine id.
         keep_mac: Keep the base's network addresses.
@@ -61,9 +67,16 @@ class EphemeralCopy:
         hook_args: Further arguments for the base's lxc.hook.clone.
         lxcpath: The directory that holds the base; LXC's default where None.
         newpath: The directory for the copy; the base's where None.
+        rcfile: A file to read the base's configuration from, in place of its own.
+        on_event: Called with ``"created"``, ``"started"`` and ``"removed"`` when that has happened, and with the copy's
+            name. If it raises an exception, nothing is left of the copy.
         shutdown_timeout: How long the copy may take to halt when it is closed, in seconds, before it is killed; a
             negative number waits for ever. Where None, a throwaway copy is killed at once, and a kept one has 30
             seconds.
+
+    Attributes:
+        name: The copy's name; empty before it is made.
+        tmpfs_via: ``"monitor"`` or ``"hook"`` once it is made; None without a tmpfs.
 
     Raises:
         OptionError: An argument is not allowed, or contradicts another.
@@ -81,6 +94,8 @@ class EphemeralCopy:
         tmpfs_size: str | None = None,
         tmpfs_inodes: int | None = None,
         tmpfs_via: str | None = None,
+        mounts: Sequence[Mount | str] = (),
+        storage: str | None = None,
         keep_data: bool = False,
         keep_name: bool = False,
         keep_mac: bool = False,
@@ -88,6 +103,8 @@ class EphemeralCopy:
         hook_args: Sequence[str] = (),
         lxcpath: StrPath | None = None,
         newpath: StrPath | None = None,
+        rcfile: StrPath | None = None,
+        on_event: Callable[[str, str], None] | None = None,
         shutdown_timeout: float | None = None,
     ) -> None:
         self.source = check_name(source)
@@ -96,6 +113,10 @@ class EphemeralCopy:
         self._newpath = None if newpath is None else check_path(newpath, "new path")
         self._limits = _check_tmpfs(tmpfs, tmpfs_size, tmpfs_inodes, tmpfs_via, keep_data=keep_data)
         self._via = tmpfs_via
+        self._mounts = _parse_mounts(mounts)
+        self._kind = _check_storage(storage, tmpfs=tmpfs)
+        self._rcfile = None if rcfile is None else check_file(rcfile)
+        self._on_event = on_event
         self._keep_data = check_flag("keep_data", keep_data)
         self._keep_name = check_flag("keep_name", keep_name)
         self._keep_mac = check_flag("keep_mac", keep_mac)
@@ -105,6 +126,10 @@ class EphemeralCopy:
         if shutdown_timeout is None and keep_data:
             self._shutdown_timeout = KEEP_DATA_SHUTDOWN
         self._container: Container | None = None
+        self.name = ""
+        self.tmpfs_via: str | None = None
+        self._targets: list[str] = []
+        self._ran = False
         self._claim: Claim | None = None
         self._memory = -1
 
@@ -119,13 +144,8 @@ class EphemeralCopy:
             raise ValueError(f"the copy of {self.source!r} is not started")
         return self._container
 
-    @property
-    def name(self) -> str:
-        """The copy's name, once it is made."""
-        return self.container.name
-
     def __repr__(self) -> str:
-        return f"<EphemeralCopy of {self.source!r}: {self._container.name if self._container else 'not started'}>"
+        return f"<EphemeralCopy of {self.source!r}: {self.name if self._container else 'not started'}>"
 
     def create(self) -> Container:
         """Make the copy without starting it, so that any tool can: a tmpfs is then mounted by a hook.
@@ -135,8 +155,12 @@ class EphemeralCopy:
         """
         return self._create(self._via or memory.HOOK)
 
-    def start(self) -> Container:
+    def start(self, *, foreground: bool = False) -> Container:
         """Start the copy, and make it first where create() was not called. It runs until it stops or is closed.
+
+        Args:
+            foreground: Give it our terminal, and return when it has stopped. An exception, as from a signal handler,
+                kills it.
 
         Raises:
             LxcCopyError: As clone() does; LiblxcError where it does not start. Nothing is left of the copy; one that
@@ -151,13 +175,50 @@ class EphemeralCopy:
                 self._create(self._via)
             copy = self.container
             level = "DEBUG" if any(copy.config(key) for key in _HOOKS) else None
-            copy.start(tmpfs=self._memory, tmpfs_path=memory.MOUNT_POINT if self._memory >= 0 else "", log_level=level)
+            copy.start(
+                tmpfs=self._memory,
+                tmpfs_path=memory.MOUNT_POINT if self._memory >= 0 else "",
+                log_level=level,
+                foreground=foreground,
+                on_running=self._running,
+            )
         except BaseException:
-            if not made_before:
+            if made_before:
+                self.container.stop()
+            elif not (foreground and self._ran and self._keep_data):
                 self._abandon()
             raise
         self._close_memory()
         return copy
+
+    def _running(self) -> None:
+        """It runs: do so too what was asked for."""
+        self._check_mounts()
+        self._ran = True
+        self._tell("started")
+
+    def _check_mounts(self) -> None:
+        """Fail where liblxc skipped a mount, since that is what "optional" in its entry means."""
+        if not self._targets:
+            return
+        from .mounts import missing
+
+        copy = self.container
+        try:
+            with open(f"/proc/{copy.init_pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+                left_out = missing(file.read(), self._targets)
+        except OSError:
+            return  # it has ended, or is not ours to look into
+        if left_out:
+            reason = (
+                f"nothing could be mounted on {left_out[0]}; is it a file in the copy, and a directory on the host, or"
+                " the other way round?"
+            )
+            raise LiblxcError("start", copy.name, copy.lxcpath, reason)
+
+    def _tell(self, event: str) -> None:
+        if self._on_event is not None:
+            self._on_event(event, self.name)
 
     def run(
         self,
@@ -237,6 +298,8 @@ class EphemeralCopy:
                 if self._shutdown_timeout is not None and not kill:
                     copy.shutdown(None if self._shutdown_timeout < 0 else self._shutdown_timeout)
         self._container = None  # only now: an interrupted close() can be called again
+        if not self._keep_data:
+            self._tell("removed")
 
     def __enter__(self) -> EphemeralCopy:
         self.start()
@@ -251,45 +314,54 @@ class EphemeralCopy:
         if self._container is not None:
             raise ValueError(f"the copy {self._container.name!r} is made already")
         with ExitStack() as undo:
-            base = undo.enter_context(open_source(self.source, self._lxcpath))
+            base = undo.enter_context(open_source(self.source, self._lxcpath, self._rcfile))
             path = self._newpath or base.lxcpath
-            storage = check_source(
-                base, snapshot=True, allow_running=self._allow_running, tmpfs=self._limits is not None
+            plan = Plan(
+                base,
+                snapshot=True,
+                ephemeral=True,
+                tmpfs=self._limits is not None,
+                kind=self._kind,
+                allow_running=self._allow_running,
             )
             _check_user(base)
             check_target(self._wanted_name, path)
-            way = self._choose_way(via, base)
+            self.tmpfs_via = way = self._choose_way(via, base)
             if way == memory.MONITOR:
                 memory.ensure_mount_point()
+            targets = self._resolve_targets(plan.storage)
             self._claim = Claim(self._wanted_name, self.source, path, undo)
-            name = self._claim.name
+            self.name = name = self._claim.name
             undo.callback(self._close_memory)
-            copy = self._clone(base, name, path, undo)
+            copy = self._clone(base, plan, path, undo)
             try:
                 if way == memory.MONITOR:
-                    self._use_monitor(copy, storage)
+                    self._use_monitor(copy, plan.storage)
                 elif not self._keep_name:
                     personalise(copy)
+                layers = self._add_mounts(copy, targets, way)
                 if way == memory.HOOK:
-                    self._use_hook(copy)
+                    self._use_hook(copy, layers)
             except OSError as error:
                 raise UnsupportedError(f"cannot prepare {name!r} in {path}: {error.strerror}") from error
             copy.save_config()
+            warn_of_shared_settings(copy)
+            undo.callback(setattr, self, "_container", None)
             self._container = copy
+            self._tell("created")
             undo.pop_all()
             base.close()
         return copy
 
-    def _clone(self, base: Container, name: str, path: str, undo: ExitStack) -> Container:
+    def _clone(self, base: Container, plan: Plan, path: str, undo: ExitStack) -> Container:
         """The copy, marked as ephemeral in its file before anything else is done to it."""
         copy = make(
             base,
-            name,
+            plan,
+            self.name,
             path,
-            snapshot=True,
             keep_name=self._keep_name,
             keep_mac=self._keep_mac,
-            allow_running=self._allow_running,
             hook_args=self._hook_args,
         )
         undo.callback(copy.close)
@@ -320,7 +392,7 @@ class EphemeralCopy:
         lower = ([made.upper] if os.listdir(made.upper) else []) + made.lower
         copy.replace_config("lxc.rootfs.path", ":".join(["overlay", *lower, memory.UPPER]))
 
-    def _use_hook(self, copy: Container) -> None:
+    def _use_hook(self, copy: Container, layers: list[memory.Layer]) -> None:
         """Write the hook that mounts the tmpfs, and move what it would hide below it."""
         assert self._limits is not None  # noqa: S101 - for the type checker
         made = Storage(copy)
@@ -329,20 +401,79 @@ class EphemeralCopy:
             os.rename(made.upper, carried)
             os.mkdir(made.upper, 0o755)
             copy.replace_config("lxc.rootfs.path", ":".join(["overlay", carried, *made.lower, made.upper]))
-        script = memory.hook_script(copy.directory, copy.name, self._limits, keep_name=self._keep_name)
+        script = memory.hook_script(copy.directory, copy.name, self._limits, layers, keep_name=self._keep_name)
         copy.set_config("lxc.hook.pre-mount", memory.write_hook(copy.directory, script))
+
+    def _resolve_targets(self, storage: Storage) -> list[str]:
+        """Where in the copy each mount goes, with the links on the way resolved: liblxc refuses to go through any."""
+        if not self._mounts:
+            return []
+        for mount in self._mounts:
+            try:
+                found = os.stat(mount.source)
+            except OSError as error:
+                raise OptionError(f"cannot mount {mount.source}: {error.strerror}") from error
+            if mount.kind == "overlay" and not stat.S_ISDIR(found.st_mode):
+                raise OptionError(f"cannot mount an overlay on {mount.source}: it is no directory")
+        if not storage.is_on_host:
+            raise UnsupportedError(
+                f"nothing can be mounted in a copy of {self.source!r}, which is stored as {storage.kind!r}: links in it"
+                " could lead the mount anywhere"
+            )
+        try:
+            root = open_merged(storage.layers) if len(storage.layers) > 1 else identity.open_root(storage.lower[0])
+        except OSError as error:
+            raise UnsupportedError(f"cannot look into the layers of {self.source!r}: {error.strerror}") from error
+        try:
+            return [identity.resolve(root, mount.target) for mount in self._mounts]
+        except OSError as error:
+            raise OptionError(f"cannot mount on {error.filename} in {self.source!r}: {error.strerror}") from error
+        finally:
+            os.close(root)
+
+    def _add_mounts(self, copy: Container, targets: list[str], way: str | None) -> list[memory.Layer]:
+        """Write the entry of each mount; return the layers that overlays need and that a hook has to make."""
+        layers: list[memory.Layer] = []
+        self._targets = targets
+        for mount, target in zip(self._mounts, targets):
+            pair = []
+            lower = ""
+            if mount.kind == "overlay":
+                if "," in mount.source:
+                    lower = f"{copy.directory}/lower#{random_suffix()}"
+                    os.symlink(mount.source, lower)
+                pair = [memory.Layer(mount.source, f"{kind}#{random_suffix()}", copy) for kind in ("delta", "work")]
+            parent = {memory.MONITOR: os.path.dirname(memory.UPPER), memory.HOOK: f"{copy.directory}/overlay"}.get(
+                way or "", copy.directory
+            )
+            if way == memory.MONITOR:
+                memory.make_layers(f"/proc/self/fd/{self._memory}/upper", pair)
+            elif way is None:
+                memory.make_layers(copy.directory, pair)
+            upper, work = [f"{parent}/{layer.name}" for layer in pair] or ["", ""]
+            directory = os.path.isdir(mount.source)
+            entry = mount.entry(target, directory=directory, lower=lower, upper=upper, work=work)
+            copy.set_config("lxc.mount.entry", entry)
+            layers += pair
+        return layers
 
     def _abandon(self) -> None:
         """Remove a copy that did not start, whatever keep_data says; the reason is on its way up."""
         copy, self._container = self._container, None
         self._close_memory()
         with ExitStack() as steps:
+            if copy is not None:
+                steps.callback(self._tell_removed)
             if self._claim is not None:
                 steps.callback(self._claim.discard_quietly)
             if copy is not None:
                 steps.callback(copy.close)
                 if not copy.closed:
                     steps.callback(copy.stop)
+
+    def _tell_removed(self) -> None:
+        with suppress(Exception):  # the reason that is on its way up must stay the one that is seen
+            self._tell("removed")
 
     def _close_memory(self) -> None:
         if self._memory >= 0:
@@ -369,6 +500,21 @@ def _check_tmpfs(
     if keep_data:
         raise OptionError("a copy on a tmpfs cannot be kept: -t and -D contradict each other")
     return limits
+
+
+def _parse_mounts(mounts: Sequence[Mount | str]) -> list[Mount]:
+    if isinstance(mounts, (list, tuple)) and not mounts:
+        return []  # most often, and then there is nothing to import
+    from .mounts import parse_all
+
+    return parse_all(mounts)
+
+
+def _check_storage(storage: str | None, *, tmpfs: bool) -> str | None:
+    kind = None if storage is None else check_kind(storage)
+    if tmpfs and kind not in (None, "overlay"):
+        raise OptionError("A container can only be placed on a tmpfs when the overlay storage driver is used")
+    return kind
 
 
 def _check_user(base: Container) -> None:

@@ -7,6 +7,7 @@ the root file system it belongs to, and only regular files are touched.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import contextmanager, suppress
@@ -25,44 +26,86 @@ if TYPE_CHECKING:
 # None of these files is ever this big; a hostile one must not fill our memory.
 _LARGEST = 1 << 20
 
+# As the kernel counts them in one path.
+_MOST_LINKS = 40
+
 
 def open_root(path: str) -> int:
     """Return a descriptor of a root file system's directory."""
     return _raw.above_stdio(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
-def personalise(root: int, name: str) -> None:
+def resolve(root: int, path: str) -> str:
+    """Return a path in a root file system with its symbolic links replaced by what they lead to; it need not exist.
+
+    Args:
+        root: A descriptor of the root directory.
+        path: An absolute path without ``.`` and ``..``.
+
+    Raises:
+        OSError: It leads through a file, or in a circle.
+    """
+    pending = path.strip("/").split("/")
+    done: list[str] = []
+    links = 0
+    while pending:
+        part = pending.pop(0)
+        if part == "..":  # of a link's text
+            del done[-1:]
+        if part in ("", ".", ".."):
+            continue
+        try:
+            with _opened(root, "/".join(done) or ".", os.O_PATH) as directory:
+                link = os.readlink(part, dir_fd=directory)
+        except OSError as error:
+            # It is no link, or it is not there, and nor is what follows; but ".." may lead back from it.
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                raise OSError(error.errno, error.strerror, path) from error
+            done.append(part)
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        pending[:0] = link.split("/")
+        if link.startswith("/"):
+            done.clear()
+    return "/" + "/".join(done)
+
+
+def personalise(root: int, name: str, *, fresh_id: bool = True) -> None:
     """Give a system its own host name, its own line in hosts and its own machine id, where it has these files.
 
     Args:
         root: A descriptor of its root directory.
         name: The host name.
+        fresh_id: Whether to make a machine id.
 
     Raises:
         OSError: A file could not be written.
 
     Reproduces: lxccontainer.c:clone_update_rootfs(). Differs: hosts and machine-id too, links never lead outside.
     """
-    for path, edit, flags in _edits(name):
+    for path, edit, flags in _edits(name, fresh_id=fresh_id):
         _edit(root, path, edit, flags, _overwrite)
 
 
-def personalise_above(top: int, lower: int, name: str) -> None:
+def personalise_above(top: int, lower: int, name: str, *, fresh_id: bool = True) -> None:
     """Do the same for an overlay that is not mounted yet, by writing what is different into its upper layer.
 
     Args:
         top: A descriptor of the upper layer, which is empty.
         lower: A descriptor of the only lower layer, which stays as it is.
         name: The host name.
+        fresh_id: Whether to make a machine id.
 
     Raises:
         OSError: A file could not be written.
     """
-    for path, edit, flags in _edits(name):
+    for path, edit, flags in _edits(name, fresh_id=fresh_id):
         _edit(lower, path, edit, flags, lambda fd, new: _write_above(top, lower, fd, new))
 
 
-def _edits(name: str) -> tuple[tuple[str, Edit, int], ...]:
+def _edits(name: str, *, fresh_id: bool) -> tuple[tuple[str, Edit, int], ...]:
     machine_id = _new_machine_id()
     old_names: list[bytes] = []
 
@@ -71,7 +114,7 @@ def _edits(name: str) -> tuple[tuple[str, Edit, int], ...]:
         return name.encode() + b"\n"
 
     def edit_machine_id(old: bytes) -> bytes | None:
-        return machine_id if _is_machine_id(old) else None
+        return machine_id if fresh_id and _is_machine_id(old) else None
 
     return (
         ("etc/hostname", edit_hostname, 0),
@@ -138,8 +181,39 @@ def _edit(root: int, path: str, edit: Edit, flags: int, write: Write) -> None:
 
 
 def _overwrite(fd: int, content: bytes) -> None:
-    with open(f"/proc/self/fd/{fd}", "wb") as file:
-        file.write(content)
+    """Not emptied first: at no time is there nothing."""
+    file = _raw.above_stdio(os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_CLOEXEC))
+    try:
+        _raw.write_all(file, content)
+        os.ftruncate(file, len(content))
+    finally:
+        os.close(file)
+
+
+def read_all(root: int) -> dict[str, bytes]:
+    """Return what the files of a system are now that personalise() changes, by their paths."""
+    files: dict[str, bytes] = {}
+    for path, _, flags in _edits("", fresh_id=False):
+
+        def remember(old: bytes, path: str = path) -> None:
+            files[path] = old
+
+        _edit(root, path, remember, flags, _overwrite)
+    return files
+
+
+def write_all(root: int, files: dict[str, bytes]) -> None:
+    """Give files the content that they had, where it is another one now.
+
+    Raises:
+        OSError: One of them could not be written.
+    """
+    for path, content in files.items():
+
+        def revert(now: bytes, content: bytes = content) -> bytes | None:
+            return content if now != content else None
+
+        _edit(root, path, revert, 0, _overwrite)
 
 
 def _write_above(top: int, lower: int, fd: int, content: bytes) -> None:
@@ -172,6 +246,27 @@ def copy_attributes(source: int | str, target: int) -> None:
                     os.setxattr(target, name, os.getxattr(source, name))
 
 
+@contextmanager
+def prepared(file: str, text: str) -> Iterator[str]:
+    """Write a text beside a file, with the file's owner, mode and attributes, to be renamed to it; remove it otherwise.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path = f"{file}.lxccopy"
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(path, flags, 0o600), "wb") as new:
+            copy_attributes(file, new.fileno())
+            new.write(text.encode("utf-8", "surrogateescape"))
+        yield path
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
 def _copy_times(lower: int, top: int, path: str) -> None:
     with _opened(lower, path) as below, _opened(top, path) as above:
         like = os.fstat(below)
@@ -190,8 +285,8 @@ def _make_directory(top: int, lower: int, path: str) -> None:
 
 
 @contextmanager
-def _opened(root: int, path: str) -> Iterator[int]:
-    fd = _raw.openat2(root, path, os.O_DIRECTORY, NO_LINKS)
+def _opened(root: int, path: str, flags: int = 0) -> Iterator[int]:
+    fd = _raw.openat2(root, path, os.O_DIRECTORY | flags, NO_LINKS)
     try:
         yield fd
     finally:

@@ -81,6 +81,19 @@ def check_path(path: StrPath, what: str = "lxcpath") -> str:
     return absolute
 
 
+def check_file(path: StrPath, what: str = "configuration file") -> str:
+    """Return the path of a file made absolute, or raise OptionError."""
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise OptionError(f"the {what} must be a path, not {path!r}")
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise OptionError(f"the {what} cannot be {text!r}")
+    try:
+        return os.path.abspath(text)
+    except OSError as error:
+        raise OptionError(f"the {what} {text!r} is relative to a directory that is gone") from error
+
+
 def check_value(key: str, value: str) -> str:
     """Return a config value that stays on its line, or raise OptionError.
 
@@ -139,6 +152,10 @@ def random_name(base: str) -> str:
 
     Reproduces: the name lxc-copy makes with mkdtemp().
     """
+    return f"{base[: MAX_NAME - 7]}_{random_suffix()}"
+
+
+def random_suffix() -> str:
+    """Return six random letters and digits, as mkdtemp() makes them."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-    suffix = "".join(letters[byte % len(letters)] for byte in os.urandom(6))
-    return f"{base[: MAX_NAME - 7]}_{suffix}"
+    return "".join(letters[byte % len(letters)] for byte in os.urandom(6))

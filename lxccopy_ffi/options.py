@@ -18,20 +18,22 @@ class Option:
     """One option.
 
     Args:
-        letter: Its short form; empty for those lxc-copy has not.
-        name: Its long form, and its key in Parsed.values.
+        letter: Its short form; empty for those without one.
+        name: Its long form, and its key in Parsed.
         argument: What its argument is called in the help; empty where it takes none.
         help: What it does.
+        new: Whether lxc-copy has not got it. A prefix that is unique among lxc-copy's means the same here.
     """
 
-    def __init__(self, letter: str, name: str, argument: str, help: str) -> None:  # noqa: A002
+    def __init__(self, letter: str, name: str, argument: str, help: str, *, new: bool = False) -> None:  # noqa: A002
         self.letter = letter
         self.name = name
         self.argument = argument
         self.help = help
+        self.new = new
 
 
-# Letters and names are lxc-copy's; where it has none, there is no letter.
+# Letters and names are lxc-copy's; what it has not got has no letter.
 GROUPS = (
     (
         "What to do",
@@ -40,7 +42,8 @@ GROUPS = (
             Option("N", "newname", "NAME", "the name for the copy; with -e a random one where it is not given"),
             Option("e", "ephemeral", "", "start a throwaway copy, and remove it when it stops"),
             Option("s", "snapshot", "", "make a copy that shares what it does not change"),
-            Option("", "create-base", "NAME", "make a small container from the host's busybox, to copy from"),
+            Option("R", "rename", "", "give the container the new name; the last of -e, -s and -R counts"),
+            Option("", "create-base", "NAME", "make a small container from the host's busybox, to copy from", new=True),
         ),
     ),
     (
@@ -48,6 +51,13 @@ GROUPS = (
         (
             Option("P", "lxcpath", "DIR", "the directory with the containers"),
             Option("p", "newpath", "DIR", "the directory for the copy; the same where it is not given"),
+            Option(
+                "B",
+                "backingstorage",
+                "TYPE",
+                "btrfs, dir, loop, lvm, nbd, overlay, rbd or zfs",
+            ),
+            Option("L", "fssize", "SIZE", "of a new image or volume: MiB, or with B, K, M, G or T"),
         ),
     ),
     (
@@ -55,17 +65,20 @@ GROUPS = (
         (
             Option("t", "tmpfs", "", "keep in memory what the copy writes"),
             Option(
-                "",
-                "tmpfs-size",
-                "SIZE",
-                "how much: bytes with K, M or G, or a part of memory such as 25%",
+                "", "tmpfs-size", "SIZE", "how much: bytes with K, M or G, or a part of memory such as 25%", new=True
             ),
-            Option("", "tmpfs-inodes", "N", "how many files"),
-            Option("", "tmpfs-via", "WAY", "'monitor' or 'hook': how the memory is mounted"),
+            Option("", "tmpfs-inodes", "N", "how many files", new=True),
+            Option("", "tmpfs-via", "WAY", "'monitor' or 'hook': how the memory is mounted", new=True),
+            Option("m", "mount", "SPEC", "bind=SRC[:DEST[:ro]] or overlay=SRC[:DEST], several with commas;"),
             Option("d", "daemon", "", "stay in the background, which without a command is usual"),
+            Option("F", "foreground", "", "without a command: stay, with the console, until the copy stops"),
             Option("D", "keepdata", "", "keep the copy when it stops"),
             Option(
-                "", "shutdown-timeout", "SEC", "let the copy shut down for so long before it is killed; -1: for ever"
+                "",
+                "shutdown-timeout",
+                "SEC",
+                "let the copy halt for so long before it is killed; -1: for ever",
+                new=True,
             ),
         ),
     ),
@@ -80,8 +93,14 @@ GROUPS = (
         "Other",
         (
             Option("a", "allowrunning", "", "copy the container also while it runs"),
+            Option("", "rcfile", "FILE", "read the container's configuration from there"),
+            Option("", "hook-arg", "ARG", "an argument for the container's lxc.hook.clone", new=True),
+            Option("", "json-status-fd", "FD", "write there what happens, a JSON object a line", new=True),
+            Option("o", "logfile", "FILE", "where liblxc's log goes"),
+            Option("l", "logpriority", "LEVEL", "how much of it: TRACE, DEBUG, INFO, NOTICE, WARN, ERROR, ..."),
             Option("q", "quiet", "", "print errors only"),
             Option("h", "help", "", "print this help"),
+            Option("", "usage", "", "print the options only"),
             Option("", "version", "", "print the versions of liblxc and of this program"),
         ),
     ),
@@ -90,35 +109,39 @@ GROUPS = (
 OPTIONS = tuple(option for _, options in GROUPS for option in options)
 
 # These act at once, whatever is wrong with what follows them.
-_IMMEDIATE = ("help", "version")
+_IMMEDIATE = ("help", "usage", "version", "?")
+
+_WIDTH = 28
 
 
 class Parsed:
     """A command line.
 
     Attributes:
-        values: What each option that was given was given last; an empty text for those without an argument.
-        order: The names of the options, in order.
+        given: Each option that was given with its argument, in order; an empty text for those without an argument.
         words: What is left: with -n the trailing words, else the container's name and the trailing words.
         has_command: Whether there is a command to run in the copy, as far as is known.
     """
 
     def __init__(self) -> None:
-        self.values: dict[str, str] = {}
-        self.order: list[str] = []
+        self.given: list[tuple[str, str]] = []
         self.words: list[str] = []
         self.has_command = False
 
     def __contains__(self, name: str) -> bool:
-        return name in self.values
+        return any(name == given for given, _ in self.given)
 
     def get(self, name: str) -> str | None:
         """The last argument of an option; None where it was not given."""
-        return self.values.get(name)
+        return next((value for given, value in reversed(self.given) if given == name), None)
+
+    def all(self, name: str) -> list[str]:
+        """All arguments of an option that may be repeated, in order."""
+        return [value for given, value in self.given if given == name]
 
     def last_of(self, *names: str) -> str | None:
         """Which of several options was given last."""
-        return next((name for name in reversed(self.order) if name in names), None)
+        return next((given for given, _ in reversed(self.given) if given in names), None)
 
 
 def parse(arguments: Sequence[str], parsed: Parsed) -> None:
@@ -127,7 +150,7 @@ def parse(arguments: Sequence[str], parsed: Parsed) -> None:
     Options and words may mix, unique prefixes of long names will do, and ``--`` ends the options: as getopt_long().
 
     Raises:
-        OptionError: An option is unknown, ambiguous, lacks its argument or has one too many.
+        OptionError: An option is unknown, ambiguous, lacks its argument or has one too many; or a second -P.
     """
     rest = iter(arguments)
     parsed.has_command = "--" in arguments[:-1]  # for an error that ends the parsing before it is reached
@@ -140,41 +163,49 @@ def parse(arguments: Sequence[str], parsed: Parsed) -> None:
             _parse_short(word[1:], rest, parsed)
         else:
             parsed.words.append(word)
-        if parsed.order and parsed.order[-1] in _IMMEDIATE:
+        if len(parsed.all("lxcpath")) > 1:
+            raise OptionError("this command only accepts one -P, --lxcpath")
+        if parsed.given and parsed.given[-1][0] in _IMMEDIATE:
             return
 
 
 def _parse_long(text: str, rest: Iterator[str], parsed: Parsed) -> None:
     name, equals, value = text.partition("=")
-    found = [option for option in OPTIONS if option.name == name] or [
-        option for option in OPTIONS if option.name.startswith(name)
-    ]
-    if not found:
-        raise OptionError(f"there is no option --{name}; see lxccopy --help")
-    if len(found) > 1:
-        raise OptionError(f"--{name} could be " + " or ".join(f"--{option.name}" for option in found))
-    option = found[0]
+    option = _find_long(name)
     if not option.argument:
         if equals:
             raise OptionError(f"--{option.name} takes no argument")
         value = ""
     elif not equals:
         value = _next(rest, f"--{option.name}", option)
-    parsed.values[option.name] = value
-    parsed.order.append(option.name)
+    parsed.given.append((option.name, value))
+
+
+def _find_long(name: str) -> Option:
+    found = [option for option in OPTIONS if option.name.startswith(name)]
+    exact = [option for option in found if option.name == name]
+    old = [option for option in found if not option.new]
+    if not found:
+        raise OptionError(f"there is no option --{name}; see --help")
+    for candidates in (exact, old, found):
+        if len(candidates) == 1:
+            return candidates[0]
+    raise OptionError(f"--{name} could be " + " or ".join(f"--{option.name}" for option in found))
 
 
 def _parse_short(letters: str, rest: Iterator[str], parsed: Parsed) -> None:
     while letters:
         letter, letters = letters[0], letters[1:]
+        if letter == "?":  # what lxc-copy has in its help, and getopt() for what it does not know
+            parsed.given.append(("?", ""))
+            return
         option = next((option for option in OPTIONS if option.letter == letter), None)
         if option is None:
-            raise OptionError(f"there is no option -{letter}; see lxccopy --help")
+            raise OptionError(f"there is no option -{letter}; see --help")
         value = ""
         if option.argument:
             value, letters = letters or _next(rest, f"-{letter}", option), ""
-        parsed.values[option.name] = value
-        parsed.order.append(option.name)
+        parsed.given.append((option.name, value))
         if option.name in _IMMEDIATE:
             return
 
@@ -185,12 +216,24 @@ def _next(rest: Iterator[str], given: str, option: Option) -> str:
     raise OptionError(f"{given} needs an argument, {option.argument}")
 
 
-def help_text() -> str:
+def usage_text(program: str) -> str:
+    """Return what --usage prints: all options in brackets, four in a line, in lxc-copy's manner."""
+    groups = []
+    for option in OPTIONS:
+        letter = f"-{option.letter}|" if option.letter else ""
+        argument = f"={option.name.upper()}" if option.argument else ""
+        groups.append(f"[{letter}--{option.name}{argument}] ")
+    lines = ["".join(groups[index : index + 4]) for index in range(0, len(groups), 4)]
+    return f"Usage: {program} " + "\n\t".join(lines) + "\n"
+
+
+def help_text(program: str) -> str:
     """Return what --help prints."""
     lines = [
-        "Usage: lxccopy [-P DIR] -n NAME -e [-t] [-- COMMAND ...]    run in a throwaway copy",
-        "       lxccopy [-P DIR] -n NAME -N NEWNAME [-s]             make a copy, or a snapshot",
-        "       lxccopy [-P DIR] --create-base NAME                  make something to copy",
+        f"Usage: {program} [-P DIR] -n NAME -e [-t] [-- COMMAND ...]    run in a throwaway copy",
+        f"       {program} [-P DIR] -n NAME -N NEWNAME [-s]             make a copy, or a snapshot",
+        f"       {program} [-P DIR] -n NAME -N NEWNAME -R               give it another name",
+        f"       {program} [-P DIR] --create-base NAME                  make something to copy",
         "",
         "Copy LXC containers, above all for a moment: an overlay on NAME, in memory with -t,",
         "in which COMMAND runs as root and of which nothing is left.",
@@ -200,14 +243,17 @@ def help_text() -> str:
         for option in options:
             letter = f"-{option.letter}, " if option.letter else "    "
             argument = f" {option.argument}" if option.argument else ""
-            lines.append(f"  {letter + '--' + option.name + argument:<26}  {option.help}")
+            lines.append(f"  {letter + '--' + option.name + argument:<{_WIDTH}}  {option.help}")
+            if option.name == "mount":
+                lines.append(" " * (_WIDTH + 4) + "or type=bind,src=SRC,dst=DEST,ro; may be repeated")
     lines += [
         "",
         "Examples:",
-        "  lxccopy --create-base base                       a base, made offline",
-        "  lxccopy -n base -e -t -- sh                      a shell in a fresh system",
-        "  lxccopy -n base -e -t -- sh -c 'exit 7'          its status becomes ours: 7",
-        "  lxccopy -n base -N web -e -t                     in the background, until it stops",
+        f"  {program} --create-base base                       a base, made offline",
+        f"  {program} -n base -e -t -- sh                      a shell in a fresh system",
+        f"  {program} -n base -e -t -- sh -c 'exit 7'          its status becomes ours: 7",
+        f"  {program} -n base -e -t -m bind=/src -- ls /src    with a directory of the host",
+        f"  {program} -n base -N web -e -t                     in the background, until it stops",
         "",
         "The exit status is the command's, 128+N if signal N ended it, 127 if it is not there,",
         "126 if it cannot be executed, and 125 if the copy failed; 1 for failures without a command.",

@@ -12,6 +12,7 @@ from ._raw import above_stdio, fail, ffi, lib, text, wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _STEPS = {
@@ -35,18 +36,40 @@ class Spawn:
     Attributes:
         monitor: A pidfd of the container's monitor; -1 where it did not start.
         cgroups: The cgroups that it has, for cgroups.remove().
-        failure: Where and why it failed, as far as the helper knows; the rest is in liblxc's log.
+        failed: Whether it failed.
+        failure: Where and why, as far as the helper knows; the rest is in liblxc's log.
     """
 
     def __init__(self) -> None:
         self.monitor = -1
+        self.failed = False
         self.cgroups: set[cgroups.Membership] = set()
         self.failure = ""
 
-    def run(self, name: str, lxcpath: str, *, log_fd: int, log_level: str | None, tmpfs: int, tmpfs_path: str) -> None:
+    def run(
+        self,
+        name: str,
+        lxcpath: str,
+        *,
+        log_fd: int,
+        log_level: str | None,
+        tmpfs: int,
+        tmpfs_path: str,
+        attend: Callable[[int, int], None] | None = None,
+    ) -> None:
         """Start the container; the arguments are explained at Container.start().
 
         When interrupted, the start is awaited first, since it cannot be called back; the container then runs.
+
+        Args:
+            name: The container's name.
+            lxcpath: The directory that holds it.
+            log_fd: Where liblxc's log goes.
+            log_level: What goes there.
+            tmpfs: What to mount.
+            tmpfs_path: Where to mount it.
+            attend: For a start in the foreground: waits until a socket is readable, which is when the container has
+                stopped; also gets the helper's pid.
 
         Raises:
             OSError: There can be no further process or descriptor.
@@ -57,12 +80,13 @@ class Spawn:
         plan.log_level = strings[3] if log_level else ffi.NULL
         plan.log_fd, plan.tmpfs_fd = log_fd, tmpfs
         plan.private_mounts = os.geteuid() == 0
+        plan.foreground = attend is not None
         try:
             # Its result goes into the plan: an exception raised by a signal handler could make us lose a return value.
             lib.lxccopy_spawn(plan)
             if plan.helper < 0:
                 raise fail()
-            _await_report(plan.socket, plan.helper)
+            (attend or _await_report)(plan.socket, plan.helper)
         finally:
             try:
                 if plan.helper > 0:
@@ -78,10 +102,12 @@ class Spawn:
         # Those of the helper, which the monitor could not remove as long as it was in there.
         self.cgroups = cgroups.in_text(text(end.cgroups), name)
         self.monitor = above_stdio(end.monitor) if end.monitor >= 0 else -1
+        self.failed = report.step != lib.LXCCOPY_STARTED
         if self.monitor >= 0:
             self.cgroups |= cgroups.of_process(report.init_pid, name)
         else:
             cgroups.remove(self.cgroups)
+        if self.failed:
             ended = report.step == lib.LXCCOPY_STEP_MONITOR and report.error == errno.ESRCH
             words = [_ENDED if ended else _STEPS.get(report.step, "")]
             if report.error and not ended:
@@ -93,14 +119,19 @@ def _await_report(socket: int, helper: int) -> None:
     try:
         wait_readable(socket)
     except BaseException:
-        try:
-            done = wait_readable(socket, _GRACE)
-        except BaseException:  # a second one hurries it
-            _kill_tree(helper)
-            raise
-        if not done:
-            _kill_tree(helper)
+        await_or_kill(socket, helper)
         raise
+
+
+def await_or_kill(socket: int, helper: int) -> None:
+    """Wait a moment for a helper's report, and kill it with all it started if that does not come."""
+    try:
+        done = wait_readable(socket, _GRACE)
+    except BaseException:  # a second one hurries it
+        _kill_tree(helper)
+        raise
+    if not done:
+        _kill_tree(helper)
 
 
 def _kill_tree(helper: int) -> None:

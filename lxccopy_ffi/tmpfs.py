@@ -18,6 +18,12 @@ from . import _raw
 from .errors import OptionError, UnsupportedError
 from .identity import copy_attributes
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .container import Container
+
 # The same for every copy: each monitor sees its own tmpfs there.
 MOUNT_POINT = "/run/lxccopy"
 UPPER = f"{MOUNT_POINT}/upper/delta"
@@ -111,6 +117,49 @@ def make(limits: Limits, root: str) -> int:
     return fd
 
 
+class Layer:
+    """A directory that the overlay of a mount needs: its writable layer or its work directory.
+
+    Its owner is the source's, and the mode too, but for all users may enter it: the mode of the writable layer is what
+    the copy's users see. In a user namespace it is owned by its root, for nobody else can write it.
+
+    Args:
+        source: What the overlay is put on.
+        name: The directory's name.
+        copy: The container it is for.
+    """
+
+    def __init__(self, source: str, name: str, copy: Container) -> None:
+        like = os.stat(source)
+        self.name = name
+        self.mode = stat.S_IMODE(like.st_mode) | 0o555
+        self.mapped = bool(copy.config("lxc.idmap"))
+        self.owner = _mapped_root(copy.config("lxc.idmap")) if self.mapped else (like.st_uid, like.st_gid)
+
+
+def _mapped_root(idmap: str) -> tuple[int, int]:
+    """The host's ids of a container's root, from the lines ``u|g|b CONTAINER HOST COUNT`` of its lxc.idmap."""
+    found = {"u": os.geteuid(), "g": os.getegid()}
+    for line in idmap.splitlines():
+        kind, inside, outside, _ = line.split()
+        if inside == "0":
+            found.update(dict.fromkeys("ug" if kind == "b" else kind, int(outside)))
+    return found["u"], found["g"]
+
+
+def make_layers(directory: str, layers: Iterable[Layer]) -> None:
+    """Make layers in a directory.
+
+    Raises:
+        OSError: One of them cannot be made.
+    """
+    for layer in layers:
+        path = f"{directory}/{layer.name}"
+        os.mkdir(path, 0o700)
+        os.chown(path, *layer.owner)
+        os.chmod(path, layer.mode)
+
+
 def ensure_mount_point() -> None:
     """Make the host directory that each tmpfs is mounted over, or refuse what somebody else put there.
 
@@ -132,7 +181,7 @@ def ensure_mount_point() -> None:
         raise UnsupportedError(f"{upper} is not the link to nowhere that we put there; remove it")
 
 
-def hook_script(directory: str, name: str, limits: Limits, *, keep_name: bool) -> str:
+def hook_script(directory: str, name: str, limits: Limits, layers: Iterable[Layer] = (), *, keep_name: bool) -> str:
     """Return the text of the pre-mount hook that mounts a tmpfs over a copy's overlay directory.
 
     For ordinary names and paths this is lxc-copy's script, with ``set -e`` added: without it a failing mount would
@@ -142,6 +191,7 @@ def hook_script(directory: str, name: str, limits: Limits, *, keep_name: bool) -
         directory: The copy's directory, an absolute path.
         name: The copy's name.
         limits: The size of the tmpfs.
+        layers: What else to make on it.
         keep_name: Leave the host name alone.
     """
     import shlex
@@ -152,6 +202,11 @@ def hook_script(directory: str, name: str, limits: Limits, *, keep_name: bool) -
         etc = shlex.quote(f"{directory}/overlay/delta/etc")
         target = shlex.quote(f"{directory}/overlay/delta/etc/hostname")
         lines += [f"mkdir -p {etc}", f"echo {shlex.quote(name)} > {target}"]
+    for layer in layers:
+        path = shlex.quote(f"{directory}/overlay/{layer.name}")
+        lines += [f"mkdir {path}", f"chmod {layer.mode:o} {path}"]
+        if not layer.mapped:
+            lines += [f"chown {layer.owner[0]}:{layer.owner[1]} {path}"]
     return "\n".join(lines) + "\n"
 
 

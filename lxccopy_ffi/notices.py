@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What is worth saying and no error: to the program's log, or to whoever wants to show it otherwise."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _log(text: str) -> None:
+    import logging
+
+    logging.getLogger("lxccopy_ffi").warning("%s", text)
+
+
+_show: Callable[[str], None] = _log
+
+
+def warn(text: str) -> None:
+    """Say something."""
+    _show(text)
+
+
+def show_with(show: Callable[[str], None]) -> None:
+    """Let a function have what warn() says, in place of the logger ``lxccopy_ffi``."""
+    global _show  # noqa: PLW0603 - as there is one logger
+    _show = show

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Who is a snapshot of whom: a base's file lxc_snapshots, and a snapshot's file lxc_rdepends.
+
+Both have two lines for each container: its lxcpath and its name. liblxc destroys no base that has snapshots.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .identity import prepared
+from .locking import locked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Pair = tuple[str, str]
+
+
+def snapshots(directory: str) -> list[Pair]:
+    """Return the lxcpath and name of each snapshot of the container in a directory."""
+    return _read(f"{directory}/lxc_snapshots")
+
+
+def bases(directory: str) -> list[Pair]:
+    """Return the lxcpath and name of each container that the one in a directory is a snapshot of."""
+    return _read(f"{directory}/lxc_rdepends")
+
+
+def _read(file: str) -> list[Pair]:
+    try:
+        with open(file, encoding="utf-8", errors="surrogateescape", newline="") as text:
+            lines = text.read().removesuffix("\n").split("\n")
+    except FileNotFoundError:
+        return []
+    return list(zip(lines[::2], lines[1::2]))
+
+
+def replace(base: Pair, old: Pair, new: Pair) -> None:
+    """Let a base remember a snapshot of its by another lxcpath or name.
+
+    Raises:
+        OSError: Its file cannot be written.
+
+    Reproduces: lxccontainer.c:mod_rdep().
+    """
+    lxcpath, name = base
+    file = f"{lxcpath}/{name}/lxc_snapshots"
+    with locked(name, lxcpath):
+        pairs = _read(file)
+        if old not in pairs:
+            return
+        pairs[pairs.index(old)] = new
+        with prepared(file, "".join(f"{line}\n" for pair in pairs for line in pair)) as written:
+            os.rename(written, file)
