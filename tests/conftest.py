@@ -17,6 +17,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MUST_RUN = os.environ.get("LXCCOPY_MUST_RUN") == "1"
 
+DEBIAN_CONFIG = """\
+lxc.rootfs.path = dir:{rootfs}
+lxc.uts.name = debian
+lxc.net.0.type = empty
+lxc.tty.max = 1
+lxc.pty.max = 1024
+lxc.cap.drop = sys_module mac_admin mac_override sys_time
+lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed
+lxc.signal.halt = SIGRTMIN+3
+"""
+
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -71,6 +82,26 @@ def locks(lxcpath: str) -> set[str]:
     directory = Path(f"/run/lxc/lock{lxcpath}")
     found = {path.name[1:] for path in directory.glob(".*")} if directory.is_dir() else set()
     return found - {"base", "debian"}  # liblxc's, as long as these are there
+
+
+def debian_archive() -> Path:
+    """A Debian's root file system as a tarball, made with the host's own package sources where it is not cached yet."""
+    lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+    codename = dict(line.split("=", 1) for line in lines if "=" in line).get("VERSION_CODENAME", "")
+    require(shutil.which("mmdebstrap") and codename, "mmdebstrap is not installed, or this is no Debian")
+    path = ROOT / ".cache" / f"debian-{codename}.tar"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_suffix(".part")
+        lists = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
+        sources = [one for one in lists if os.path.exists(one)][:1]
+        options = ["--format=tar", "--variant=minbase", "--include=systemd-sysv,dbus"]
+        made = subprocess.run(
+            ["mmdebstrap", *options, codename, part, *sources], capture_output=True, text=True, check=False
+        )
+        require(made.returncode == 0, f"no Debian can be made: {made.stderr[-500:]}")
+        part.rename(path)
+    return path
 
 
 class Left:

@@ -44,8 +44,9 @@ def isolated(
 @contextmanager
 def made(lxcpath: str, items: Mapping[str, str]) -> Iterator[Any]:
     """Make a snapshot of the base, a Container, with further config items; it is removed at the end in any case."""
-    from lxccopy_ffi.clone import clone, discard
+    from lxccopy_ffi.clone import clone
     from lxccopy_ffi.names import random_name
+    from lxccopy_ffi.removal import discard
 
     with clone("base", random_name("base"), lxcpath=lxcpath, snapshot=True) as copy:
         try:

@@ -17,7 +17,13 @@ from lxccopy_ffi.container import CloneFlag
 
 HEADER = ROOT / "include" / "lxcabi.h"
 TEXT = re.sub(r"/\*.*?\*/", "", HEADER.read_text(encoding="utf-8"), flags=re.DOTALL)
-STRUCTURES = {"lxc_container": "struct ", "lxc_snapshot": "struct ", "lxc_attach_options_t": "", "lxc_groups_t": ""}
+STRUCTURES = {
+    "lxc_container": "struct ",
+    "lxc_snapshot": "struct ",
+    "lxc_log": "struct ",
+    "lxc_attach_options_t": "",
+    "lxc_groups_t": "",
+}
 CONSTANTS = re.findall(r"\b(LXC_\w+) =", TEXT)
 
 # The release that brought a member; the others are as old as 3.0.
@@ -74,7 +80,7 @@ def assertions(header: str = TEXT) -> str:
             same = f"SAME({keyword}OUR_{structure}, {keyword}{structure}, {member})"
             lines.append(f"#if INSTALLED >= {since}\n{same}\n#endif")
     lines += [f'_Static_assert(OUR_{name} == {name}, "value of {name}");' for name in CONSTANTS]
-    for structure in ("struct OUR_lxc_snapshot", "OUR_lxc_attach_options_t"):
+    for structure in ("struct OUR_lxc_snapshot", "struct OUR_lxc_log", "OUR_lxc_attach_options_t"):
         theirs = structure.replace("OUR_", "")
         lines.append(f'_Static_assert(sizeof({structure}) >= sizeof({theirs}), "size of {theirs}");')
     return "\n".join(lines)
@@ -93,6 +99,7 @@ def test_header_is_complete() -> None:
     assert container.index("reboot2") == 65
     assert len(container) == 66 + 8
     assert {"lsm_label", "groups"} < set(members("lxc_attach_options_t"))
+    assert members("lxc_log") == ["name", "lxcpath", "file", "level", "prefix", "quiet"]
     assert len(CONSTANTS) == len(set(CONSTANTS)) == 15
 
 
@@ -114,6 +121,8 @@ def test_layout_is_liblxcs() -> None:
         (r"ALLOW_RUNNING = 1 << 6", "ALLOW_RUNNING = 1 << 5", "value of LXC_CLONE_ALLOW_RUNNING"),
         (r"(uid_t uid;)\s*(gid_t gid;)", r"\2 \1", "offset of uid"),
         (r"char \*timestamp;", "char **timestamp;", "type of timestamp"),
+        (r"(const char \*level;)\s*(const char \*prefix;)", r"\2 \1", "offset of level"),
+        (r"bool quiet;", "int quiet;", "type of quiet"),
     ],
 )
 def test_wrong_layout_is_noticed(ours: str, wrong: str, complaint: str) -> None:

@@ -22,8 +22,9 @@ from lxccopy_ffi import (
     LiblxcError,
     OptionError,
 )
-from lxccopy_ffi.clone import discard, forget_lock
+from lxccopy_ffi.locking import forget_lock
 from lxccopy_ffi.names import random_name
+from lxccopy_ffi.removal import discard
 
 Define = Callable[[dict[str, str]], Container]
 
@@ -96,6 +97,10 @@ def test_undefined(lxcpath: str) -> None:
         lambda c: c.devpts(),
         lambda c: c.set_config("lxc.uts.name", "x"),
         lambda c: c.clear_config("lxc.uts.name"),
+        lambda c: c.running_config("lxc.uts.name"),
+        lambda c: c.load_config("/dev/null"),
+        lambda c: c.load_config(c.config_file),
+        lambda c: c.load_text("lxc.uts.name = x\n"),
         lambda c: c.save_config(),
         lambda c: c.clone("copy"),
         lambda c: c.destroy(),
@@ -198,6 +203,113 @@ def test_log_is_in_no_config(lxcpath: str, define: Define) -> None:
     copy.close()
     discard(copy.name, lxcpath)
     assert ["lxc.log" in text for text in texts] == [False, False, False]
+
+
+# Configuration from elsewhere
+
+OTHER = "lxc.uts.name = other\nlxc.environment = A=1\nlxc.environment = B=\u00e4 \udcff\n"
+
+
+def check_other(container: Container) -> None:
+    """The container has OTHER's configuration and nothing of its own, and still says why something failed."""
+    items = [container.config(key) for key in ("lxc.uts.name", "lxc.environment", "lxc.rootfs.path", "lxc.log.file")]
+    assert ["other", "A=1\nB=\u00e4 \udcff", "", ""] == items
+    with pytest.raises(LiblxcError) as caught:
+        container.set_config("lxc.nonsense", "1")
+    assert caught.value.reason == 'Invalid argument - Unsupported config key "lxc.nonsense"'
+
+
+def test_load_config(base: Container, tmp_path: Path) -> None:
+    """A file's configuration takes the place of that in memory, whatever its name; the container's file stays."""
+    file = tmp_path / "rc,file: \u00e4"
+    file.write_text(OTHER, encoding="utf-8", errors="surrogateescape")
+    before = Path(base.config_file).read_bytes()
+    assert base.config_source == base.config_file
+    for _ in range(2):
+        base.load_config(str(file))
+        check_other(base)
+    assert (str(file), before) == (base.config_source, Path(base.config_file).read_bytes())
+
+
+def test_load_text(base: Container) -> None:
+    """A text takes the place of the configuration in memory; where that came from is remembered."""
+    for _ in range(2):
+        base.load_text(OTHER)
+        check_other(base)
+    assert base.config_source == base.config_file
+    base.load_text("")
+    assert base.config("lxc.environment") == ""
+    base.load_text("# " + "x" * 100000 + f"\n{OTHER}")
+    check_other(base)
+
+
+def load_special_file(lxcpath: str, kind: str, path: str) -> list[str]:
+    """What is said of a file that is no regular one, and what the container is like afterwards."""
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        os.mkdir(path)
+    elif kind == "socket":
+        import socket
+
+        socket.socket(socket.AF_UNIX).bind(path)
+    elif kind != "missing":
+        os.symlink(kind, path)
+    before = sorted(os.listdir("/proc/self/fd"))
+    with Container("base", lxcpath) as container:
+        try:
+            container.load_config(path)
+        except OptionError as error:
+            text = str(error)
+        name, source = container.config("lxc.uts.name"), container.config_source
+    after = sorted(os.listdir("/proc/self/fd"))
+    return [text, name, source[len(lxcpath) :], *set(before) ^ set(after)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("fifo", "it is no regular file"),
+        ("directory", "it is no regular file"),
+        ("/dev/null", "it is no regular file"),
+        ("/dev/zero", "it is no regular file"),
+        ("socket", "No such device or address"),
+        ("missing", "No such file or directory"),
+        ("/nonexistent", "No such file or directory"),
+    ],
+)
+def test_load_no_file(lxcpath: str, tmp_path: Path, kind: str, reason: str) -> None:
+    """What is no regular file is refused at once, with its path; the configuration stays as it was."""
+    path = str(tmp_path / "file")
+    expected = [f"cannot read the configuration file {path}: {reason}", "base", "/base/config"]
+    assert expected == isolated(load_special_file, lxcpath, kind, path, timeout=20)
+
+
+@pytest.mark.parametrize("way", ["file", "text"])
+@pytest.mark.parametrize("line", ["lxc.nonsense = 1", "lxc.idmap = x", "lxc.ephemeral = many"])
+def test_load_bad_config(base: Container, tmp_path: Path, way: str, line: str) -> None:
+    """A configuration that liblxc cannot parse is an error with its reason, which is not that of the next one."""
+    file = tmp_path / "rcfile"
+    file.write_text(f"lxc.uts.name = other\n{line}\n", encoding="ascii")
+    load, argument = (base.load_config, str(file)) if way == "file" else (base.load_text, file.read_text("ascii"))
+    with pytest.raises(LiblxcError) as caught:
+        load(argument)
+    error = caught.value
+    assert ("load the configuration of", "base") == (error.operation, error.container)
+    assert line in error.reason
+    assert base.config_source == base.config_file
+    base.load_text(OTHER)
+    check_other(base)
+
+
+def test_running_config(lxcpath: str, base: Container) -> None:
+    """A running container tells what it was started with; one that does not run, or has no such item, nothing."""
+    with EphemeralCopy("base", lxcpath=lxcpath) as copy:
+        container = copy.container
+        container.set_config("lxc.uts.name", "in-memory")
+        keys = ("lxc.uts.name", "lxc.ephemeral", "lxc.environment", "lxc.nonsense")
+        assert [copy.name, "1", "", ""] == [container.running_config(key) for key in keys]
+    assert "" == base.running_config("lxc.uts.name")
 
 
 # Copying

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -132,6 +133,151 @@ def test_container_inherits_nothing(lxcpath: str, fifo: str) -> None:
     each = [[], "Umask:\t0022", f"SigIgn:\t{nothing}", False]
     expected = [*each, *each, *each, f"SigBlk:\t{nothing}", f"SigCgt:\t{nothing}"]
     assert expected == isolated(hand_down, lxcpath, fifo)
+
+
+# In the foreground
+
+
+def foreground(lxcpath: str, items: dict[str, str], act: Callable[[Any], object] | None = None) -> list[Any]:
+    """Start a container in the foreground, acting once it runs: the error, how often it acted, and what is left."""
+    calls: list[str] = []
+
+    def on_running() -> None:
+        calls.append(copy.state)
+        if act is not None:
+            act(copy)
+
+    with made(lxcpath, items) as copy:
+        before = [open_files("self"), *status("self", "SigIgn", "SigBlk")]
+        try:
+            copy.start(foreground=True, on_running=on_running)
+            outcome = ""
+        except (LiblxcError, KeyboardInterrupt) as error:
+            outcome = str(error) or type(error).__name__
+        after = [open_files("self"), *status("self", "SigIgn", "SigBlk")]
+        left = [path for path in cgroups() if copy.name in path]
+        return [outcome, calls, [copy.state, processes(lxcpath), left, copy.watched], children(), before == after]
+
+
+NOTHING_LEFT: list[Any] = [["STOPPED", [], [], False], [], True]
+
+
+def foreground_until_stopped(lxcpath: str, init: str) -> list[Any]:
+    """One that ends by itself."""
+    return foreground(lxcpath, {"lxc.init.cmd": init})
+
+
+@pytest.mark.parametrize("init", ["/bin/sleep 1", "/bin/sh -c 'sleep 1; exit 7'", "/bin/sh -c 'sleep 1; poweroff -f'"])
+def test_foreground(lxcpath: str, init: str) -> None:
+    """A start in the foreground tells once that it runs, returns when it has stopped, and leaves nothing."""
+    assert ["", ["RUNNING"], *NOTHING_LEFT] == isolated(foreground_until_stopped, lxcpath, init)
+
+
+def foreground_stopped_by_another(lxcpath: str) -> list[Any]:
+    """One that somebody else stops."""
+    stoppers: list[subprocess.Popen[bytes]] = []
+
+    def stop(copy: Any) -> None:
+        code = "from lxccopy_ffi import Container; Container(*input().split()).stop()"
+        stoppers.append(subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE))
+        stdin = stoppers[0].stdin
+        assert stdin is not None
+        stdin.write(f"{copy.name} {lxcpath}\n".encode())
+        stdin.close()
+
+    outcome, calls, left, *_ = foreground(lxcpath, {"lxc.init.cmd": "/bin/sleep 1000"}, stop)
+    return [outcome, calls, left, stoppers[0].wait(20)]
+
+
+def test_foreground_stopped_by_another(lxcpath: str) -> None:
+    """A start in the foreground returns also when another process has stopped the container."""
+    assert ["", ["RUNNING"], NOTHING_LEFT[0], 0] == isolated(foreground_stopped_by_another, lxcpath)
+
+
+def foreground_without_a_callback(lxcpath: str) -> list[Any]:
+    """One that nobody asked to be told about."""
+    with made(lxcpath, {"lxc.init.cmd": "/bin/sleep 0.2"}) as copy:
+        copy.start(foreground=True)
+        return [copy.state, processes(lxcpath), [path for path in cgroups() if copy.name in path]]
+
+
+def test_foreground_without_a_callback(lxcpath: str) -> None:
+    """A start in the foreground returns when it has stopped also where nobody wants to know that it runs."""
+    assert ["STOPPED", [], []] == isolated(foreground_without_a_callback, lxcpath)
+
+
+def foreground_that_raises(lxcpath: str) -> list[Any]:
+    """One whose callback raises."""
+
+    def interrupt_it(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    return foreground(lxcpath, {"lxc.init.cmd": "/bin/sleep 1000"}, interrupt_it)
+
+
+def foreground_with_a_signal(lxcpath: str) -> list[Any]:
+    """One that runs when a signal's handler raises."""
+
+    def interrupt_it(_: Any) -> None:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    def handler(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, handler)
+    return foreground(lxcpath, {"lxc.init.cmd": "/bin/sleep 1000"}, interrupt_it)
+
+
+@pytest.mark.parametrize("function", [foreground_that_raises, foreground_with_a_signal])
+def test_foreground_that_is_interrupted(lxcpath: str, function: Callable[..., object]) -> None:
+    """An exception during a start in the foreground kills the container, and nothing is left when it is raised."""
+    assert ["KeyboardInterrupt", ["RUNNING"], *NOTHING_LEFT] == isolated(function, lxcpath)
+
+
+def foreground_that_fails(lxcpath: str, key: str, value: str) -> list[Any]:
+    """One that does not start."""
+    outcome, calls, *left = foreground(lxcpath, {key: value})
+    return [outcome.partition(": ")[2], calls, *left]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("lxc.hook.pre-mount", "/bin/false", "Script exited with status 1"),
+        ("lxc.hook.pre-start", "/bin/false", "Script exited with status 1"),
+        ("lxc.init.cmd", "/nonexistent", 'No such file or directory - Failed to exec "/nonexistent"'),
+    ],
+)
+def test_foreground_that_fails(lxcpath: str, key: str, value: str, reason: str) -> None:
+    """A start in the foreground that fails says why, tells nobody that it runs, and leaves nothing."""
+    found, *rest = isolated(foreground_that_fails, lxcpath, key, value)
+    assert reason in found
+    assert [[], *NOTHING_LEFT] == rest
+
+
+def start_in_background(lxcpath: str) -> list[Any]:
+    """Starts in the background with a callback: what it saw, and what becomes of one that raises."""
+    calls: list[str] = []
+    with made(lxcpath, {"lxc.init.cmd": "/bin/sleep 1000"}) as copy:
+        for _ in range(2):
+            copy.start(on_running=lambda: calls.append(copy.state))
+            copy.stop()
+
+        def interrupt_it() -> None:
+            raise KeyboardInterrupt
+
+        try:
+            copy.start(on_running=interrupt_it)
+        except KeyboardInterrupt:
+            calls.append("interrupted")
+        calls.append(copy.state)
+        copy.stop()
+        return [calls, processes(lxcpath)]
+
+
+def test_callback_in_the_background(lxcpath: str) -> None:
+    """In the background the callback is called once, and what it raises leaves the container to its caller."""
+    assert [["RUNNING", "RUNNING", "interrupted", "RUNNING"], []] == isolated(start_in_background, lxcpath)
 
 
 # The monitor's mounts

@@ -25,7 +25,8 @@ from conftest import cgroups, require
 
 from lxccopy_ffi import Container, EphemeralCopy, LiblxcMissingError, _raw
 from lxccopy_ffi._raw import ffi, lib, wait_readable
-from lxccopy_ffi.clone import discard, forget_lock
+from lxccopy_ffi.locking import forget_lock
+from lxccopy_ffi.removal import discard
 
 NULL: Any = ffi.NULL
 
@@ -517,6 +518,27 @@ def test_start(lxcpath: str) -> None:
         assert left
         for path in left:
             os.rmdir(path)
+
+
+def log_at(level: str, lxcpath: str, file: str) -> list[Any]:
+    """Set the level for this process: what it answers, and the levels of what a handle with a log file writes."""
+    _raw.liblxc()
+    answer = lib.lxccopy_log_level(level.encode())
+    c = lib.lxc_container_new(b"base", os.fsencode(lxcpath))
+    lib.container_set_config_item(c, b"lxc.log.file", os.fsencode(file))
+    lib.container_save_config(c, os.fsencode(f"{file}.config"))
+    lib.container_set_config_item(c, b"lxc.nonsense", b"1")
+    lib.lxc_container_put(c)
+    with open(file, encoding="utf-8") as text:
+        return [answer, sorted({line.split()[3] for line in text})]
+
+
+@pytest.mark.parametrize("level", ["TRACE", "ERROR"])
+def test_log_level(lxcpath: str, tmp_path: Path, level: str) -> None:
+    """What liblxc logs in this process has at least the level that was set."""
+    answer, levels = isolated(log_at, level, lxcpath, str(tmp_path / "log"))
+    assert (0, True) == (answer, "ERROR" in levels)
+    assert ("TRACE" in levels) == (level == "TRACE")
 
 
 # The kernel

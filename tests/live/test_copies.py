@@ -14,7 +14,7 @@ import pytest
 from conftest import Cli, locks, require
 
 from lxccopy_ffi import Container, ContainerNotFoundError, EphemeralCopy, LiblxcError, UnsupportedError, base, clone
-from lxccopy_ffi.clone import forget_lock
+from lxccopy_ffi.locking import forget_lock
 
 BASE_ID = "0123456789abcdef0123456789abcdef"
 
@@ -51,7 +51,11 @@ def test_detached(lxccopy: Cli, lxcpath: str) -> None:
     """Without a command the copy stays, running, until it stops, and then is gone."""
     with removed(lxcpath, "web"):
         result = lxccopy("-n", "base", "-N", "web", "-e", "-t")
-        assert (0, "Created web as clone of base\n", "") == (result.returncode, result.stdout, result.stderr)
+        assert (0, "Created web as clone of base\nContainer is placed on tmpfs.\n", "") == (
+            result.returncode,
+            result.stdout,
+            result.stderr,
+        )
         with Container("web", lxcpath) as web:
             assert "RUNNING" == web.state
             web.stop()

@@ -15,7 +15,7 @@ from conftest import Cli, Left
 from fakes import failing
 
 from lxccopy_ffi import Container, ContainerExistsError, EphemeralCopy, LiblxcError, clone
-from lxccopy_ffi.clone import forget_lock
+from lxccopy_ffi.locking import forget_lock
 
 BAD_INPUT = [
     (["-n", "nobody", "-e", "-t"], "container 'nobody' is not defined in"),
@@ -27,7 +27,7 @@ BAD_INPUT = [
     (["-n", "base", "-N", "$(id)", "-e"], "is not allowed"),
     (["-n", "base", "-N", "base", "-e"], "there is already a 'base'"),
     (["-n", "base", "-N", "base"], "there is already a 'base'"),
-    (["-n", "base"], "a name for the copy is needed"),
+    (["-n", "base"], "You must provide a NEWNAME"),
     (["-n", "base", "-e", "-t", "-D"], "-t and -D contradict each other"),
     (["-n", "base", "-e", "-t", "--tmpfs-size", "0"], "the size of the tmpfs, '0', is not"),
     (["-n", "base", "-e", "-t", "--tmpfs-size", "-1"], "the size of the tmpfs, '-1', is not"),
@@ -84,7 +84,7 @@ def test_storage(lxccopy: Cli, lxcpath: str, storage: str, words: str) -> None:
 def test_no_name(lxccopy: Cli) -> None:
     """Without any name there is nothing to copy."""
     result = lxccopy("-e", "-t")
-    assert (1, "lxccopy: no container is named: give its name with -n\n") == (result.returncode, result.stderr)
+    assert (1, "lxccopy: No container name specified: give it with -n\n") == (result.returncode, result.stderr)
 
 
 def test_no_liblxc(lxccopy: Cli) -> None:

@@ -15,8 +15,8 @@ import pytest
 from conftest import Cli, mounts, require
 
 from lxccopy_ffi import Container, EphemeralCopy, LiblxcError, OptionError, run
-from lxccopy_ffi.clone import discard
 from lxccopy_ffi.command import Command
+from lxccopy_ffi.removal import discard
 
 STATUSES = [
     (["sh", "-c", "exit 0"], 0),
@@ -57,7 +57,7 @@ def test_issue_example(lxccopy: Cli) -> None:
     assert len("base_XXXXXX") == len(hostname)
     assert " overlay " in " ".join(rest)
     assert "upperdir=/run/lxccopy/upper/delta" in result.stdout
-    assert f"Created {hostname} as clone of base\n" == result.stderr
+    assert f"Created {hostname} as clone of base\nContainer is placed on tmpfs.\n" == result.stderr
 
 
 def test_same_name(lxccopy: Cli) -> None:

@@ -18,7 +18,7 @@ from conftest import Left
 
 import lxccopy_ffi
 from lxccopy_ffi import Container, EphemeralCopy, run
-from lxccopy_ffi.clone import forget_lock
+from lxccopy_ffi.locking import forget_lock
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
 

@@ -7,72 +7,29 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from conftest import ROOT, Cli, Left, require
+from conftest import DEBIAN_CONFIG, Cli, Left, debian_archive, require
 
 from lxccopy_ffi import EphemeralCopy, _raw
 
-CACHE = ROOT / ".cache"
 BASE_ID = "0123456789abcdef0123456789abcdef"
-CONFIG = """\
-lxc.rootfs.path = dir:{rootfs}
-lxc.uts.name = debian
-lxc.net.0.type = empty
-lxc.tty.max = 1
-lxc.pty.max = 1024
-lxc.cap.drop = sys_module mac_admin mac_override sys_time
-lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed
-lxc.signal.halt = SIGRTMIN+3
-"""
 BOOTED = (
     "until s=$(systemctl is-system-running 2>/dev/null); [ $s = running ] || [ $s = degraded ]; do :; done; echo $s"
 )
-
-
-def debian() -> Path:
-    """The root file system as a tarball, from mmdebstrap with the host's own package sources."""
-    codename = dict(
-        line.split("=", 1) for line in Path("/etc/os-release").read_text(encoding="utf-8").splitlines() if "=" in line
-    ).get("VERSION_CODENAME", "")
-    require(shutil.which("mmdebstrap") and codename, "mmdebstrap is not installed, or this is no Debian")
-    archive = CACHE / f"debian-{codename}.tar"
-    if not archive.exists():
-        CACHE.mkdir(exist_ok=True)
-        lists = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
-        sources = [path for path in lists if os.path.exists(path)]
-        part = archive.with_suffix(".part")
-        made = subprocess.run(
-            [
-                "mmdebstrap",
-                "--format=tar",
-                "--variant=minbase",
-                "--include=systemd-sysv,dbus",
-                codename,
-                part,
-                *sources[:1],
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        require(made.returncode == 0, f"no Debian can be made: {made.stderr[-500:]}")
-        part.rename(archive)
-    return archive
 
 
 @pytest.fixture(scope="module")
 def debian_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A directory with one container, ``debian``, that has been booted somewhere before: it has a machine id."""
     require(os.geteuid() == 0, "containers are started as root")
-    archive = debian()
+    archive = debian_archive()
     path = tmp_path_factory.mktemp("debian")
     rootfs = path / "debian" / "rootfs"
     rootfs.mkdir(parents=True)
     subprocess.run(["tar", "-C", rootfs, "--numeric-owner", "-xpf", archive], check=True)
     (rootfs / "etc/machine-id").write_text(f"{BASE_ID}\n", encoding="ascii")
-    (path / "debian" / "config").write_text(CONFIG.format(rootfs=rootfs), encoding="ascii")
+    (path / "debian" / "config").write_text(DEBIAN_CONFIG.format(rootfs=rootfs), encoding="ascii")
     yield str(path)
     shutil.rmtree(path)
     shutil.rmtree(f"/run/lxc/lock{path}", ignore_errors=True)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
-import select
 import signal
 import struct
 import subprocess
@@ -16,42 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from live_helpers import Player
 
 # A command in the foreground that says when it is there.
 RUN = "sh -c 'echo run\"\"ning; exec sleep 100'\n"
 
 
-class Terminal:
-    """A terminal with lxccopy on it, played by the test."""
+class Terminal(Player):
+    """A terminal with a command on it."""
 
     def __init__(self, lxcpath: str, *command: str, stdout: int | None = None) -> None:
-        self.ours, theirs = pty.openpty()
-        self.resize(40, 100, notify=False)
-        self.before = termios.tcgetattr(theirs)
-        self.theirs = theirs
-        self.seen = ""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "lxccopy_ffi", "-q", "-P", lxcpath, "-n", "base", "-e", "-t", "--", *command],
-            stdin=theirs,
-            stdout=theirs if stdout is None else stdout,
-            stderr=theirs,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads here
-        )
-
-    def type(self, text: str) -> None:
-        """Type a text."""
-        os.write(self.ours, text.encode())
-
-    def expect(self, text: str) -> str:
-        """Wait until a text is printed; return what came up to its end, and forget that."""
-        poll = select.poll()
-        poll.register(self.ours, select.POLLIN)
-        while text not in self.seen:
-            assert poll.poll(15000), f"no {text!r} in {self.seen!r}"
-            self.seen += os.read(self.ours, 4096).decode(errors="replace")
-        found, _, self.seen = self.seen.partition(text)
-        return found + text
+        super().__init__("-q", "-P", lxcpath, "-n", "base", "-e", "-t", "--", *command, stdout=stdout)
 
     def resize(self, rows: int, columns: int, *, notify: bool = True) -> None:
         """Give the window another size."""

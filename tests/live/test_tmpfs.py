@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Cli, mounts, require
+from live_helpers import output, reboot
 
 from lxccopy_ffi import Container, EphemeralCopy, LiblxcError, UnsupportedError, _raw, container
-from lxccopy_ffi.clone import forget_lock
+from lxccopy_ffi.locking import forget_lock
 
 
 def monitor_of(copy: EphemeralCopy) -> int:
@@ -24,22 +25,6 @@ def tmpfs_of(copy: EphemeralCopy) -> list[str]:
     """The tmpfs that only the copy's monitor sees, as lines of its mountinfo."""
     lines = Path(f"/proc/{monitor_of(copy)}/mountinfo").read_text(encoding="ascii").splitlines()
     return [line for line in lines if " /run/lxccopy " in line and " - tmpfs " in line]
-
-
-def output(copy: EphemeralCopy, script: str) -> str:
-    """What a shell script prints in a copy."""
-    return str(copy.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout)
-
-
-def reboot(copy: EphemeralCopy) -> None:
-    """Reboot a copy from the inside and wait until it is back."""
-    init = copy.container.init_pid
-    pidfd = os.pidfd_open(init)
-    copy.run(["reboot", "-f"])
-    assert _raw.wait_readable(pidfd, 10)
-    os.close(pidfd)
-    while copy.container.init_pid in (-1, init) or copy.container.state != "RUNNING":
-        assert copy.container._monitor >= 0
 
 
 def test_mounted_for_the_monitor_only(lxcpath: str) -> None:
@@ -168,7 +153,7 @@ def test_failing_mount(lxccopy: Cli, tmp_path: Path) -> None:
     mount.write_text("#!/bin/sh\necho mount: no memory today >&2\nexit 32\n", encoding="ascii")
     mount.chmod(0o755)
     path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    result = lxccopy("-n", "base", "-e", "-t", "--tmpfs-via=hook", "--", "touch", "/root/secret", env=path)
+    result = lxccopy("-q", "-n", "base", "-e", "-t", "--tmpfs-via=hook", "--", "touch", "/root/secret", env=path)
     assert 125 == result.returncode
     assert "mount: no memory today" in result.stderr
     assert 1 == len(result.stderr.splitlines())

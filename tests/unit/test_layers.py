@@ -10,14 +10,32 @@ from graphlib import TopologicalSorter
 import pytest
 from conftest import ROOT
 
+import lxccopy_ffi
+
 PACKAGE = ROOT / "lxccopy_ffi"
 
 LAYERS = (
-    {"errors", "names"},
+    {"errors", "names", "notices"},
     {"_raw", "cgroups", "spawner", "container"},
-    {"identity", "tmpfs", "clone", "command", "terminal", "request", "base"},
+    {
+        "mounts",
+        "relocate",
+        "identity",
+        "locking",
+        "rdepends",
+        "removal",
+        "storage",
+        "progress",
+        "tmpfs",
+        "clone",
+        "rename",
+        "command",
+        "terminal",
+        "request",
+        "base",
+    },
     {"ephemeral"},
-    {"options", "cli", "__init__", "__main__"},
+    {"options", "meter", "cli", "__init__", "__main__"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 MODULES = sorted(LEVEL)
@@ -29,12 +47,16 @@ SIDEWAYS = {
     "cgroups": {"_raw"},
     "spawner": {"_raw", "cgroups"},
     "container": {"_raw", "cgroups", "spawner"},
-    "clone": {"identity"},
+    "rdepends": {"identity", "locking"},
+    "removal": {"identity", "locking"},
+    "storage": {"identity"},
     "tmpfs": {"identity"},
+    "clone": {"identity", "locking", "progress", "relocate", "removal", "storage"},
+    "rename": {"clone", "identity", "locking", "rdepends", "relocate", "removal", "storage"},
     "terminal": {"command"},
     "request": {"command", "terminal"},
     "base": {"clone"},
-    "cli": {"options", "__init__"},
+    "cli": {"meter", "options", "__init__"},
     "__main__": {"cli"},
 }
 
@@ -90,11 +112,11 @@ def test_every_module_has_a_layer() -> None:
 
 
 def test_contributing_has_the_same_layers() -> None:
-    """CONTRIBUTING.md's table names the same modules in the same layers."""
+    """CONTRIBUTING.md's table names the same modules in the same layers, each once."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([0-9]) \| ([^|]*) \|", text, re.MULTILINE)
-    documented = [(int(level), set(re.findall(r"`(\w+)`", modules))) for level, modules in rows]
-    assert [(level, modules - {"__init__", "__main__"}) for level, modules in enumerate(LAYERS)] == documented
+    documented = sorted((int(level), module) for level, modules in rows for module in re.findall(r"`(\w+)`", modules))
+    assert sorted((LEVEL[module], module) for module in LEVEL.keys() - {"__init__", "__main__"}) == documented
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -115,9 +137,26 @@ def test_imports_are_plain(module: str) -> None:
     """No import escapes this test: none is relative to another package, starred, or made by a function."""
     source = Source(module)
     assert set() == {name for _, name in source.uses | source.foreign} & {"*"}
-    assert set() == {origin.partition(".")[0] for origin, _ in source.foreign} & {"importlib", "imp", "runpy"}
+    importers = {origin.partition(".")[0] for origin, _ in source.foreign} & {"importlib", "imp", "runpy"}
+    assert ({"importlib"} if module == "__init__" else set()) == importers
     assert set() == {node.id for node in source.nodes if isinstance(node, ast.Name)} & {"__import__", "exec", "eval"}
     assert {0, 1} >= {node.level for node in source.nodes if isinstance(node, ast.ImportFrom)}
+
+
+def test_late_imports_are_those_for_types() -> None:
+    """What the package imports when it is first asked for is what its imports for type checkers say."""
+    early, all_of_them = Source("__init__", types=False).uses, Source("__init__").uses
+    late = {(origin, name) for name, origin in lxccopy_ffi._LATE.items()}
+    assert late == all_of_them - early
+    for origin, name in late:
+        assert f"lxccopy_ffi.{origin}" == getattr(lxccopy_ffi, name).__module__
+    assert set(lxccopy_ffi.__all__) <= set(dir(lxccopy_ffi))
+
+
+def test_unknown_name_of_the_package() -> None:
+    """A name that the package has not is an AttributeError, as with any other module."""
+    with pytest.raises(AttributeError, match=r"^module 'lxccopy_ffi' has no attribute 'Mounts'$"):
+        lxccopy_ffi.Mounts  # noqa: B018
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -13,6 +13,7 @@ import pytest
 from lxccopy_ffi import OptionError
 from lxccopy_ffi.names import (
     MAX_NAME,
+    check_file,
     check_flag,
     check_name,
     check_path,
@@ -20,6 +21,7 @@ from lxccopy_ffi.names import (
     check_value,
     check_words,
     random_name,
+    random_suffix,
 )
 
 
@@ -219,3 +221,59 @@ def test_random_name_is_legal(base: str) -> None:
 def test_random_names_differ() -> None:
     """A thousand random names are a thousand names."""
     assert 1000 == len({check_name(random_name("base")) for _ in range(1000)})
+
+
+def test_random_suffix() -> None:
+    """A random suffix is six letters and digits, each of which comes up."""
+    suffixes = [random_suffix() for _ in range(2000)]
+    assert {6} == {len(suffix) for suffix in suffixes}
+    assert set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == set("".join(suffixes))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/a", "/a"),
+        ("/a/../b//c/", "/b/c"),
+        (Path("/a/b"), "/a/b"),
+        ("/a,b:c\\d", "/a,b:c\\d"),
+        ("/a\nb \x7f\udcff", "/a\nb \x7f\udcff"),
+    ],
+)
+def test_good_file(path: Any, expected: str) -> None:
+    """A file may have any name; its path is made absolute and plain."""
+    assert expected == check_file(path)
+
+
+def test_relative_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path of a file is one below the current directory."""
+    monkeypatch.chdir(tmp_path)
+    assert [str(tmp_path / "x")] * 2 == [check_file("x"), check_file(Path("./y/../x"))]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "the rcfile cannot be ''"),
+        ("/a\0b", r"the rcfile cannot be '/a\x00b'"),
+        (None, "the rcfile must be a path, not None"),
+        (5, "the rcfile must be a path, not 5"),
+        (b"/a", "the rcfile must be a path, not b'/a'"),
+        (_BytesPath(), "the rcfile must be a path, not <"),
+        (["/a"], "the rcfile must be a path, not ['/a']"),
+    ],
+)
+def test_bad_file(path: Any, message: str) -> None:
+    """What is no path of a file is refused, and quoted."""
+    with pytest.raises(OptionError, match=f"^{re.escape(message)}"):
+        check_file(path, "rcfile")
+
+
+def test_file_relative_to_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is relative to a deleted directory is refused; an absolute one does not care."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "/srv" == check_file("/srv")
+    with pytest.raises(OptionError, match=r"is gone$"):
+        check_file("x")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lxccopy_ffi import OptionError, cli
-from lxccopy_ffi.options import OPTIONS, Option, Parsed, help_text, parse
+from lxccopy_ffi.options import OPTIONS, Option, Parsed, help_text, parse, usage_text
 
 # lxc-copy's options: long name, letter, whether it takes an argument.
 LXC_COPY = {
@@ -53,9 +53,14 @@ def parsed() -> Parsed:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_option_is_that_of_lxc_copy(option: Option) -> None:
-    """An option that lxc-copy has is the same here; one that it has not has no letter."""
-    expected = LXC_COPY.get(option.name, ("", bool(option.argument)))
-    assert expected == (option.letter, bool(option.argument))
+    """An option that lxc-copy has is the same here; one that it has not has no letter, and is marked as new."""
+    expected = (*LXC_COPY.get(option.name, ("", bool(option.argument))), option.name not in LXC_COPY)
+    assert expected == (option.letter, bool(option.argument), option.new)
+
+
+def test_no_option_of_lxc_copy_is_missing() -> None:
+    """Each option that lxc-copy has is here."""
+    assert set() == LXC_COPY.keys() - {option.name for option in OPTIONS}
 
 
 def test_options_are_distinct() -> None:
@@ -66,13 +71,37 @@ def test_options_are_distinct() -> None:
 
 def test_help_has_every_option() -> None:
     """The help has each option once, in the table's order, with its letter, argument and text."""
-    found = re.findall(r"^  (?:-(\w), |    )--([\w-]+)(?: ([A-Z]+))?  +(.*)$", help_text(), re.MULTILINE)
+    found = re.findall(r"^  (?:-(\w), |    )--([\w-]+)(?: ([A-Z]+))?  +(.*)$", help_text("x"), re.MULTILINE)
     assert [(option.letter, option.name, option.argument, option.help) for option in OPTIONS] == found
 
 
 def test_help_fits() -> None:
     """No line of the help is longer than 100 columns."""
-    assert set() == {line for line in help_text().splitlines() if len(line) > 100}
+    assert set() == {line for line in help_text("lxc-copy").splitlines() if len(line) > 100}
+
+
+def test_help_has_our_name() -> None:
+    """The help calls the program what its caller does."""
+    assert help_text("lxccopy").replace("lxccopy", "lxc-copy") == help_text("lxc-copy")
+    assert "Usage: lxc-copy " == help_text("lxc-copy")[:16]
+
+
+def test_usage_has_every_option() -> None:
+    """The usage has each option once in brackets as lxc-copy has it: letter, name, and the name for its argument."""
+    found = re.findall(r"\[(?:-(\w)\|)?--([\w-]+)(?:=([A-Z-]+))?\] ", usage_text("x"))
+    assert [(option.letter, option.name, option.name.upper() if option.argument else "") for option in OPTIONS] == found
+
+
+def test_usage_is_laid_out_like_that_of_lxc_copy() -> None:
+    """Four options stand in a line, each followed by a blank, and all lines but the first begin with a tab."""
+    first, *rest = usage_text("lxc-copy").split("\n")[:-1]
+    begin = "Usage: lxc-copy "
+    assert begin == first[: len(begin)]
+    lines = [first[len(begin) :], *(line[1:] for line in rest)]
+    assert {"\t"} == {line[0] for line in rest}
+    assert lines == [re.sub(r"[^\]]*(\[[^\]]*\] )", r"\1", line) for line in lines]
+    assert [4] * (len(OPTIONS) // 4) == [line.count("[") for line in lines][: len(OPTIONS) // 4]
+    assert len(OPTIONS) == sum(line.count("[") for line in lines)
 
 
 # The parser
@@ -96,7 +125,7 @@ def test_help_fits() -> None:
         ("-N -e", {"newname": "-e"}, ""),
         ("-N-e", {"newname": "-e"}, ""),
         ("-N -- -e", {"newname": "--", "ephemeral": ""}, ""),
-        ("-ee", {"ephemeral": ""}, ""),
+        ("-tmpfs", {"tmpfs": "", "mount": "pfs"}, ""),
         # names
         ("--newname foo", {"newname": "foo"}, ""),
         ("--newname=foo", {"newname": "foo"}, ""),
@@ -113,42 +142,91 @@ def test_help_fits() -> None:
         ("base -- -- -e", {}, "base -- -e"),
         ("base x -- y", {}, "base x y"),
         ("--", {}, ""),
-        # the last one counts
-        ("-N a -e -N b --newname=c -e", {"newname": "c", "ephemeral": ""}, ""),
         # help and version act at once
         ("-e -h --bogus", {"ephemeral": "", "help": ""}, ""),
         ("base --help -N", {"help": ""}, "base"),
         ("--vers -? --newname", {"version": ""}, ""),
         ("-ehX", {"ephemeral": "", "help": ""}, ""),
+        ("-e --usage --bogus", {"ephemeral": "", "usage": ""}, ""),
+        ("-e -? --bogus", {"ephemeral": "", "?": ""}, ""),
+        ("-e?x", {"ephemeral": "", "?": ""}, ""),
         ("-N --help", {"newname": "--help"}, ""),
         ("-- --help", {}, "--help"),
     ],
 )
 def test_parse(parsed: Parsed, arguments: str, values: dict[str, str], words: str) -> None:
-    """A command line is read as getopt_long() does."""
+    """A command line is read as getopt_long() does, in order."""
     parse(arguments.split(), parsed)
-    assert (values, words.split()) == (parsed.values, parsed.words)
+    assert ([*values.items()], words.split()) == (parsed.given, parsed.words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "last"),
+    [
+        ("-ee", ["", ""], ""),
+        ("-N a -t -N b --newname=c -t", ["a", "b", "c"], "c"),
+        ("-m a=b,c -m d --mount= -e", ["a=b,c", "d", ""], ""),
+        ("--hook-arg a -e --hook-arg=b --hook a", ["a", "b", "a"], "a"),
+        ("", [], None),
+    ],
+)
+def test_repeated_options(parsed: Parsed, arguments: str, given: list[str], last: str | None) -> None:
+    """An option that is repeated has all its arguments in order, and the last one counts."""
+    parse([*arguments.split(), "-q"], parsed)
+    name = parsed.given[0][0] if given else "newname"
+    assert (given, last) == (parsed.all(name), parsed.get(name))
+    assert (bool(given), True, False) == (name in parsed, "quiet" in parsed, "rename" in parsed)
+
+
+def _unique_prefixes() -> list[tuple[str, str]]:
+    """What getopt_long() takes for each of lxc-copy's long options, and for no other one of them."""
+    return [
+        (prefix, name)
+        for name in LXC_COPY
+        for prefix in (name[:length] for length in range(1, len(name) + 1))
+        if prefix == name or [name] == [other for other in LXC_COPY if other.startswith(prefix)]
+    ]
+
+
+@pytest.mark.parametrize(("prefix", "name"), _unique_prefixes())
+def test_prefixes_of_lxc_copy(parsed: Parsed, prefix: str, name: str) -> None:
+    """A prefix that is unique among lxc-copy's options is that option here, whatever else we have."""
+    parse([f"--{prefix}=x" if LXC_COPY[name][1] else f"--{prefix}"], parsed)
+    assert [(name, "x" if LXC_COPY[name][1] else "")] == parsed.given
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name"),
+    [("c", "create-base"), ("j", "json-status-fd"), ("ho", "hook-arg"), ("sh", "shutdown-timeout")],
+)
+def test_prefixes_of_ours(parsed: Parsed, prefix: str, name: str) -> None:
+    """A prefix that no option of lxc-copy has is that of the option which only we have."""
+    parse([f"--{prefix}", "x"], parsed)
+    assert [(name, "x")] == parsed.given
 
 
 def test_arguments_are_not_split(parsed: Parsed) -> None:
     """Empty words, blanks and newlines arrive as they are."""
     parse(["-N", "", "a b", "", "--newpath= x\n", "--", ""], parsed)
-    assert ({"newname": "", "newpath": " x\n"}, ["a b", "", ""]) == (parsed.values, parsed.words)
+    assert ([("newname", ""), ("newpath", " x\n")], ["a b", "", ""]) == (parsed.given, parsed.words)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--bogus", "there is no option --bogus; see lxccopy --help"),
+        ("--bogus", "there is no option --bogus; see --help"),
         ("--bogus=1", "there is no option --bogus;"),
         ("--newnames=x", "there is no option --newnames;"),
         ("--Tmpfs", "there is no option --Tmpfs;"),
-        ("-x", "there is no option -x; see lxccopy --help"),
-        ("-?", "there is no option -?;"),
+        ("-x", "there is no option -x; see --help"),
+        ("-P a -e -P b", "this command only accepts one -P, --lxcpath"),
+        ("--lxcpath=a --lx=a --bogus", "this command only accepts one -P, --lxcpath"),
+        ("-eP a -tPb -h", "this command only accepts one -P, --lxcpath"),
         ("-V", "there is no option -V;"),
         ("-etx", "there is no option -x;"),
         ("-e=1", "there is no option -=;"),
-        ("-tmpfs", "there is no option -m;"),
+        ("--json", "--json-status-fd needs an argument, FD"),
+        ("-m", "-m needs an argument, SPEC"),
         ("-N", "-N needs an argument, NAME"),
         ("-etN", "-N needs an argument, NAME"),
         ("--newname", "--newname needs an argument, NAME"),
@@ -173,12 +251,23 @@ def test_parse_error(parsed: Parsed, arguments: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "last"),
-    [("-e", "ephemeral"), ("-s", "snapshot"), ("-e -s", "snapshot"), ("-s -e", "ephemeral"), ("-ese", "ephemeral")],
+    [
+        ("-e", "ephemeral"),
+        ("-s", "snapshot"),
+        ("-e -s", "snapshot"),
+        ("-s -e", "ephemeral"),
+        ("-ese", "ephemeral"),
+        ("-e -R", "rename"),
+        ("-R -e", "ephemeral"),
+        ("-eRs -N x", "snapshot"),
+        ("-s --rename -t", "rename"),
+        ("-t", None),
+    ],
 )
-def test_last_task_counts(parsed: Parsed, arguments: str, last: str) -> None:
-    """Of options that exclude each other, the last one is known."""
+def test_last_task_counts(parsed: Parsed, arguments: str, last: str | None) -> None:
+    """Of -e, -s and -R the last one is known."""
     parse(arguments.split(), parsed)
-    assert last == parsed.last_of("ephemeral", "snapshot")
+    assert last == parsed.last_of("ephemeral", "snapshot", "rename")
     assert None is parsed.last_of("help", "version")
 
 
@@ -217,9 +306,9 @@ WRONG = [
     ("--bogus -n base", "there is no option --bogus", 125),
     ("--create-base a --bogus", "there is no option --bogus", 125),  # nobody knows yet what is to be done
     ("-n base -e -x", "there is no option -x", 125),
-    ("-n base", "a name for the copy is needed: give it with -N", 1),
-    ("base -s", "a name for the copy is needed", 1),
-    ("-e -s base", "a name for the copy is needed", 1),
+    ("-n base", "You must provide a NEWNAME for the clone: give it with -N", 1),
+    ("base -s", "You must provide a NEWNAME for the clone", 1),
+    ("-e -s base", "You must provide a NEWNAME for the clone", 1),
     ("base -N ../x", "the new name '../x' is not allowed", 1),
     ("-e -s base -N ../x", "the new name '../x' is not allowed", 1),
     ("base -N x -P a:b", "the lxcpath ", 1),
@@ -253,7 +342,9 @@ def check_usage_error(capfd: pytest.CaptureFixture[str], words: list[str], messa
 
 @pytest.mark.usefixtures("_signals_as_before")
 @pytest.mark.parametrize("words", [[], ["--"]])
-@pytest.mark.parametrize(("arguments", "message", "_"), [*WRONG, ("-e", "no container is named: give its name", 1)])
+@pytest.mark.parametrize(
+    ("arguments", "message", "_"), [*WRONG, ("-e", "No container name specified: give it with -n", 1)]
+)
 def test_usage_error(capfd: pytest.CaptureFixture[str], arguments: str, message: str, words: list[str], _: int) -> None:
     """A usage error without a command is one line on stderr, and status 1."""
     check_usage_error(capfd, [*arguments.split(), *words], message, 1)
@@ -314,7 +405,38 @@ def test_parse_errors_leave_signals_alone(capfd: pytest.CaptureFixture[str]) -> 
 def test_help(capfd: pytest.CaptureFixture[str], arguments: str) -> None:
     """Help goes to stdout with status 0, whatever comes after it."""
     assert 0 == cli.main(arguments.split())
-    assert (help_text(), "") == tuple(capfd.readouterr())
+    assert (help_text("lxccopy"), "") == tuple(capfd.readouterr())
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+@pytest.mark.parametrize("arguments", ["-?", "base -e -t? --bogus", "-? --help", "-? -- x"])
+def test_question_mark(capfd: pytest.CaptureFixture[str], arguments: str) -> None:
+    """With -? the help goes to stderr, with status 1, as where lxc-copy does not know an option."""
+    assert 1 == cli.main(arguments.split())
+    assert ("", help_text("lxccopy")) == tuple(capfd.readouterr())
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+@pytest.mark.parametrize("arguments", ["--usage", "-e --usa --bogus", "--usage --help"])
+def test_usage(capfd: pytest.CaptureFixture[str], arguments: str) -> None:
+    """The usage goes to stdout with status 0."""
+    assert 0 == cli.main(arguments.split())
+    assert (usage_text("lxccopy"), "") == tuple(capfd.readouterr())
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [("/usr/bin/lxc-copy", "lxc-copy"), ("lxc-copy", "lxc-copy"), ("/x/lxccopy", "lxccopy"), ("/x/y.py", "lxccopy")],
+)
+def test_name_of_the_program(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, called: str, name: str
+) -> None:
+    """Where we are called by lxc-copy's name, help, usage and errors have it; otherwise they have ours."""
+    for argument, begin in (("--help", "Usage: {} "), ("--usage", "Usage: {} "), ("--bogus", "{}: there is no")):
+        monkeypatch.setattr("sys.argv", [called, argument])
+        cli.main()
+        assert begin.format(name) == "".join(capfd.readouterr())[: len(begin) - 2 + len(name)]
 
 
 @pytest.mark.usefixtures("_signals_as_before")
@@ -322,7 +444,7 @@ def test_arguments_of_the_process(capfd: pytest.CaptureFixture[str], monkeypatch
     """Without arguments main() reads those of the process."""
     monkeypatch.setattr("sys.argv", ["lxccopy", "--help"])
     assert 0 == cli.main()
-    assert help_text() == capfd.readouterr().out
+    assert help_text("lxccopy") == capfd.readouterr().out
 
 
 @pytest.mark.usefixtures("_signals_as_before")

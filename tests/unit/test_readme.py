@@ -59,7 +59,7 @@ def test_command_line(command: str) -> None:
     words = words[: words.index(";")] if ";" in words else words
     parsed = Parsed()
     parse(words, parsed)
-    assert parsed.order
+    assert parsed.given
     ours = words[: words.index("--")] if "--" in words else words
     assert NAMES >= {word.partition("=")[0] for word in ours if word.startswith("-")}
 

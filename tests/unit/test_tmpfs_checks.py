@@ -9,7 +9,7 @@ import re
 import shlex
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from conftest import require
 
 from lxccopy_ffi import OptionError, UnsupportedError, _raw, names, tmpfs
-from lxccopy_ffi.tmpfs import Limits, check_size, hook_script, write_hook
+from lxccopy_ffi.tmpfs import Layer, Limits, check_size, hook_script, make_layers, write_hook
 
 MiB = 1 << 20
 
@@ -115,7 +115,7 @@ ODD = [
     "ü",
 ]
 
-Hook = Callable[[Path, str, Limits], "subprocess.CompletedProcess[str]"]
+Hook = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
@@ -129,9 +129,11 @@ def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hook:
     monkeypatch.setenv("PATH", f"{mount.parent}:/usr/bin:/bin")
     monkeypatch.setenv("RECORD", str(tmp_path / "record"))
 
-    def run(directory: Path, name: str, limits: Limits) -> subprocess.CompletedProcess[str]:
+    def run(
+        directory: Path, name: str, limits: Limits, layers: Sequence[Layer] = ()
+    ) -> subprocess.CompletedProcess[str]:
         (directory / "overlay").mkdir(parents=True)
-        value = write_hook(str(directory), hook_script(str(directory), name, limits, keep_name=False))
+        value = write_hook(str(directory), hook_script(str(directory), name, limits, layers, keep_name=False))
         subprocess.run(["/bin/sh", "-n", *shlex.split(value)], check=True)
         return subprocess.run(
             ["/bin/sh", "-c", f"exec {value} name lxc pre-mount"],
@@ -196,6 +198,134 @@ def test_hook_takes_nothing_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(FileExistsError):
         write_hook(str(tmp_path), "new")
     assert "old" == path.read_text(encoding="ascii")
+
+
+# Layers of overlay mounts
+
+
+class Idmap:
+    """As much of a container as a layer looks at."""
+
+    def __init__(self, idmap: str = "") -> None:
+        self.items = {"lxc.idmap": idmap}
+
+    def config(self, key: str) -> str:
+        """Return a config item."""
+        return self.items[key]
+
+
+MAPPED = "u 0 100000 65536\ng 0 200000 65536"
+
+
+def layer(source: Path, name: str, idmap: str = "") -> Layer:
+    """A layer for an overlay on a directory, in a container with this id map."""
+    copy: Any = Idmap(idmap)
+    return Layer(str(source), name, copy)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A directory to put an overlay on, that is like no default."""
+    require(os.geteuid() == 0, "owners are changed as root")
+    path = tmp_path / "source"
+    path.mkdir()
+    os.chown(path, 1234, 5678)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [(0o700, 0o755), (0o755, 0o755), (0o770, 0o775), (0o1777, 0o1777), (0o2700, 0o2755), (0, 0o555)],
+)
+def test_layer_is_like_its_source(source: Path, mode: int, expected: int) -> None:
+    """A layer has the source's owner, and its mode, but that everybody may enter and read it."""
+    source.chmod(mode)
+    made = layer(source, "delta#x")
+    assert ("delta#x", expected, (1234, 5678), False) == (made.name, made.mode, made.owner, made.mapped)
+
+
+@pytest.mark.parametrize(
+    ("idmap", "owner"),
+    [
+        (MAPPED, (100000, 200000)),
+        ("b 0 300000 65536", (300000, 300000)),
+        ("u 0 100000 65536", (100000, 0)),
+        ("u 1 5 9\nu 0 100000 1\ng 1000 1 5\ng 0 7 2", (100000, 7)),
+        ("u 1000 1000 1", (0, 0)),
+    ],
+)
+def test_layer_of_a_mapped_container(source: Path, idmap: str, owner: tuple[int, int]) -> None:
+    """In a user namespace a layer is owned by the ids that its root has on the host."""
+    made = layer(source, "work#x", idmap)
+    assert (owner, True) == (made.owner, made.mapped)
+
+
+def test_layer_of_nothing(tmp_path: Path) -> None:
+    """A source that is not there is an error with its path."""
+    with pytest.raises(FileNotFoundError) as caught:
+        layer(tmp_path / "missing", "x")
+    assert str(tmp_path / "missing") == caught.value.filename
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+@pytest.mark.parametrize("idmap", ["", MAPPED])
+def test_make_layers(source: Path, tmp_path: Path, umask: int, idmap: str) -> None:
+    """Layers are made with their owners and modes, whatever the umask; one that is there already is an error."""
+    source.chmod(0o1770)
+    layers = [layer(source, name, idmap) for name in ("delta#a", "work#a")]
+    (tmp_path / "copy").mkdir()
+    before = os.umask(umask)
+    try:
+        make_layers(str(tmp_path / "copy"), layers)
+    finally:
+        os.umask(before)
+    assert ["delta#a", "work#a"] == sorted(os.listdir(tmp_path / "copy"))
+    for made in (tmp_path / "copy").iterdir():
+        found = made.lstat()
+        owner = (100000, 200000) if idmap else (1234, 5678)
+        assert (stat.S_IFDIR | 0o1775, owner) == (found.st_mode, (found.st_uid, found.st_gid))
+    with pytest.raises(FileExistsError):
+        make_layers(str(tmp_path / "copy"), layers[1:])
+
+
+def test_no_layer(tmp_path: Path) -> None:
+    """Without layers nothing is made."""
+    make_layers(str(tmp_path / "missing"), [])
+    assert [] == os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("idmap", ["", MAPPED])
+def test_hook_with_layers(source: Path, idmap: str) -> None:
+    """The hook makes the layers too, on the tmpfs; where ids are mapped it is their owner already."""
+    source.chmod(0o1700)
+    layers = [layer(source, name, idmap) for name in ("delta#a", "work#a")]
+    head = hook_script("/p/x", "x", Limits(), keep_name=True)
+    expected = head
+    for name in ("'/p/x/overlay/delta#a'", "'/p/x/overlay/work#a'"):
+        expected += f"mkdir {name}\nchmod 1755 {name}\n" + ("" if idmap else f"chown 1234:5678 {name}\n")
+    assert expected == hook_script("/p/x", "x", Limits(), layers, keep_name=True)
+    assert head == hook_script("/p/x", "x", Limits(), [], keep_name=True)
+
+
+@pytest.mark.parametrize("odd", ["web", *ODD])
+def test_hook_makes_layers(hook: Hook, source: Path, tmp_path: Path, odd: str) -> None:
+    """Whatever is in the copy's path, the layers are made below it, as make_layers() does."""
+    layers = [layer(source, name) for name in ("delta#a", "work#a")]
+    directory = tmp_path / f"x{odd}"
+    result = hook(directory, "x", Limits(), layers)
+    assert (0, "", "") == (result.returncode, result.stdout, result.stderr)
+    assert {"delta", "delta#a", "work#a"} == set(os.listdir(directory / "overlay"))
+    make_layers(str(tmp_path / "cwd"), layers)
+    for made in layers:
+        ours, theirs = (directory / "overlay" / made.name).lstat(), (tmp_path / "cwd" / made.name).lstat()
+        assert (ours.st_mode, ours.st_uid, ours.st_gid) == (theirs.st_mode, theirs.st_uid, theirs.st_gid)
+
+
+def test_hook_fails_with_its_layers(hook: Hook, source: Path, tmp_path: Path) -> None:
+    """Where a layer cannot be made, the hook fails: the container must not start without it."""
+    result = hook(tmp_path / "x", "x", Limits(), [layer(source, "delta")])
+    assert 0 != result.returncode
+    assert "delta" in result.stderr
 
 
 # A tmpfs of ours
