@@ -7,7 +7,7 @@ import os
 from contextlib import ExitStack, contextmanager
 
 from . import identity, notices, relocate
-from ._raw import default_lxcpath, new_mount
+from ._raw import above_stdio, default_lxcpath, new_mount, write_all
 from .container import CloneFlag, Container
 from .errors import AccessError, ContainerExistsError, LxcCopyError, OptionError, UnsupportedError
 from .locking import forget_lock
@@ -189,23 +189,24 @@ def make(
     flags |= CloneFlag.SNAPSHOT if plan.snapshot else 0
     flags |= CloneFlag.ALLOW_RUNNING if plan.allow_running else 0
     flags |= CloneFlag.KEEPMACADDR if keep_mac else 0
-    addresses = _adapt(source, plan, keep_mac=keep_mac)
-    # Debian and others ship the directory that liblxc mounts root file systems on apart from the library itself.
-    has_mount_point = os.path.isdir(source.config(_MOUNT_POINT))
-    if not has_mount_point:
-        source.set_config(_MOUNT_POINT, source.directory)
+    with ExitStack() as stack:
+        shown = _Shown(source, plan, stack, keep_mac=keep_mac)
+        # Debian and others ship the directory that liblxc mounts root file systems on apart from the library itself.
+        has_mount_point = os.path.isdir(source.config(_MOUNT_POINT))
+        if not has_mount_point:
+            source.set_config(_MOUNT_POINT, source.directory)
 
-    def call() -> Container:
-        return source.clone(name, newpath=lxcpath, flags=flags, storage=plan.kind, size=size, hook_args=hook_args)
+        def call() -> Container:
+            return source.clone(name, newpath=lxcpath, flags=flags, storage=plan.kind, size=size, hook_args=hook_args)
 
-    if progress is not None and plan.copies_files:
-        from .progress import watch
+        if progress is not None and plan.copies_files:
+            from .progress import watch
 
-        copy = watch(call, plan.storage.layers, progress)
-    else:
-        copy = call()
+            copy = watch(call, plan.storage.layers, progress)
+        else:
+            copy = call()
     try:
-        _follow(copy, source, plan, addresses)
+        _follow(copy, source, plan, shown.originals)
         if plan.stacked:
             layers = [*plan.storage.layers, Storage(copy).upper]
             copy.replace_config("lxc.rootfs.path", ":".join(["overlay", *layers]))
@@ -219,24 +220,61 @@ def make(
     return copy
 
 
-def _adapt(source: Container, plan: Plan, *, keep_mac: bool) -> dict[str, str]:
-    """Change the source's configuration in memory to one that clone() can copy; return the addresses to keep."""
-    text = read_config(source.config_source)
-    addresses = {}
-    if keep_mac:
-        for key, value in relocate.items(text):
-            if key.startswith("lxc.net.") and key.endswith(".hwaddr") and "x" in value.lower():
-                # A template, of which liblxc makes another address each time that it reads it.
-                addresses[key] = (source.running_config(key) if source.running else "") or source.config(key)
-    hidden = relocate.hide_hooks(text, source.lxcpath, source.name)
-    if hidden != text:
-        source.load_text(hidden)
-    if plan.stacked:
-        source.set_config("lxc.rootfs.path", f"dir:{plan.storage.upper}")
-    return addresses
+class _Shown:
+    """What liblxc gets to see of the source's configuration: one that clone() can copy. It stays in memory.
+
+    Args:
+        source: The source.
+        plan: How it is copied.
+        stack: Keeps what is needed for clone().
+        keep_mac: Whether addresses stay.
+
+    Attributes:
+        originals: What stands in the copy's configuration for that, and what shall.
+    """
+
+    def __init__(self, source: Container, plan: Plan, stack: ExitStack, *, keep_mac: bool) -> None:
+        self.originals: dict[tuple[str, str], str] = {}
+        self._stack = stack
+        self._source = source
+        text = read_config(source.config_source)
+        if keep_mac:
+            for key, value in relocate.items(text):
+                if key.startswith("lxc.net.") and key.endswith(".hwaddr") and "x" in value.lower():
+                    # A template, of which liblxc makes another address each time that it reads it, also for the copy.
+                    address = (source.running_config(key) if source.running else "") or source.config(key)
+                    self.originals[key, ""] = address
+        hidden = self._hide(text)
+        if hidden != text:
+            source.load_text(hidden)
+        if plan.stacked:
+            source.set_config("lxc.rootfs.path", f"dir:{plan.storage.upper}")
+
+    def _hide(self, text: str) -> str:
+        where = (self._source.lxcpath, self._source.name)
+        return relocate.hide_includes(relocate.hide_hooks(text, *where), *where, self._replace)
+
+    def _replace(self, file: str) -> str:
+        """The path of a memory file with what an included one, or those of a directory, have when they are hidden."""
+        files = [file]
+        if os.path.isdir(file):
+            files = [f"{file}/{name}" for name in sorted(os.listdir(file)) if name.endswith(".conf")]
+        try:
+            texts = [read_config(one) for one in files]
+        except OSError:
+            return file  # liblxc says so
+        hidden = [self._hide(text) for text in texts]
+        if hidden == texts:
+            return file
+        fd = above_stdio(os.memfd_create("lxccopy-include", os.MFD_CLOEXEC))
+        self._stack.callback(os.close, fd)
+        write_all(fd, "\n".join(hidden).encode("utf-8", "surrogateescape"))
+        path = f"/proc/self/fd/{fd}"
+        self.originals["lxc.include", path] = file
+        return path
 
 
-def _follow(copy: Container, source: Container, plan: Plan, addresses: dict[str, str]) -> None:
+def _follow(copy: Container, source: Container, plan: Plan, originals: dict[tuple[str, str], str]) -> None:
     """Let what the configuration says of files in the source's directory be about the copy's, with their files."""
     pending = ["config"]
     changed = False
@@ -244,7 +282,7 @@ def _follow(copy: Container, source: Container, plan: Plan, addresses: dict[str,
         path = f"{copy.directory}/{file}"
         text = read_config(path)
         followed = relocate.Followed(
-            text, (source.lxcpath, source.name), copy.directory, includes=not plan.snapshot, addresses=addresses
+            text, (source.lxcpath, source.name), copy.directory, includes=not plan.snapshot, values=originals
         )
         try:
             for directory in followed.directories:

@@ -52,6 +52,24 @@ def hide_hooks(text: str, lxcpath: str, name: str) -> str:
     )
 
 
+def hide_includes(text: str, lxcpath: str, name: str, replace: Callable[[str], str]) -> str:
+    """Return a configuration in which files of the container's directory that it includes are replaced by others.
+
+    Args:
+        text: The configuration.
+        lxcpath: The container's lxcpath.
+        name: The container's name.
+        replace: Returns the path of another file for that of an included one, or the same.
+    """
+    own = f"{lxcpath}/{name}/"
+
+    def edit(key: str, value: str) -> str:
+        file = unquoted(value)
+        return replace(file) if key == "lxc.include" and file.startswith(own) else value
+
+    return _edit(text, edit)
+
+
 def _hidden(lxcpath: str, name: str) -> str:
     return f"{lxcpath}//{name}/"
 
@@ -74,7 +92,7 @@ class Followed:
         source: The source's lxcpath and name.
         directory: The copy's directory.
         includes: Whether to take included files along, too: for a copy that shall not need its source.
-        addresses: The addresses of network interfaces that shall stay as they are, by the config key.
+        values: Values that shall be other ones, by key and value; by an empty value, whatever it is.
 
     Attributes:
         text: The new text.
@@ -84,19 +102,20 @@ class Followed:
     """
 
     def __init__(
-        self, text: str, source: tuple[str, str], directory: str, *, includes: bool, addresses: dict[str, str]
+        self, text: str, source: tuple[str, str], directory: str, *, includes: bool, values: dict[tuple[str, str], str]
     ) -> None:
         self._old = "/".join(source) + "/"
         self._hidden = _hidden(*source)
         self._new = f"{directory}/"
         self._includes = includes
-        self._addresses = addresses
+        self._values = values
         self.files: list[str] = []
         self.texts: list[str] = []
         self.directories: list[str] = []
         self.text = _edit(text, self._follow)
 
     def _follow(self, key: str, value: str) -> str:
+        value = self._values.get((key, value)) or self._values.get((key, "")) or value
         if _is_hook(key):
             hidden = self._hidden if self._hidden in value else self._old
             return self._take(value, hidden, program_file(value))
@@ -111,7 +130,7 @@ class Followed:
             if new != value:
                 self.directories.append(posixpath.dirname(unquoted(new)))
             return new
-        return self._addresses.get(key, value)
+        return value
 
     def _take(self, value: str, old: str, file: str) -> str:
         if not file.startswith(old):

@@ -297,6 +297,32 @@ def test_hooks_with_a_quoted_program(lxccopy: Cli, lxcpath: str, tmp_path: Path,
         check_hooks(form, log, f"{lxcpath}/copy", base=str(directory))
 
 
+@pytest.mark.parametrize("task", TASKS, ids=TASK_IDS)
+@pytest.mark.parametrize(
+    "how", ["direct in a file", "sub in a file", "arguments in a file", "arguments in a directory", "blank in a nested"]
+)
+def test_hooks_of_included_files(lxccopy: Cli, lxcpath: str, tmp_path: Path, how: str, task: list[str]) -> None:
+    """Hooks that an included file of the base's directory has run for the copy; a full copy needs its base no more."""
+    form, _, _, include = how.split()
+    log = tmp_path / "log"
+    with plain(lxcpath, "hooked") as directory:
+        before = (directory / "config").read_text(encoding="ascii")
+        add_hooks(form, str(directory), log)
+        after = (directory / "config").read_text(encoding="ascii")
+        (directory / "conf").mkdir()
+        (directory / "conf/hooks.conf").write_text(after[len(before) :], encoding="ascii")
+        (directory / "nested.conf").write_text(f"lxc.include = {directory}/conf/hooks.conf\n", encoding="ascii")
+        included = {"file": "conf/hooks.conf", "directory": "conf", "nested": "nested.conf"}[include]
+        (directory / "config").write_text(f"{before}lxc.include = {directory}/{included}\n", encoding="ascii")
+        with copied(lxccopy, lxcpath, "hooked", task):
+            inside = "hooked" if task else "copy"
+            assert [f"{lxcpath}/{inside}/{included}"] == settings(lxcpath, "copy", "lxc.include")
+        lines = log.read_text(encoding="ascii").splitlines()
+        for hook in ("pre-start", "mount", "post-stop"):
+            path = hook_file(form, hook, f"{lxcpath}/{inside}")
+            assert [f"{hook} {form} {path}"] == [line for line in lines if line.startswith(f"{hook} ")]
+
+
 def test_hooks_outside_stay(lxccopy: Cli, lxcpath: str, tmp_path: Path) -> None:
     """Hooks elsewhere, by name only, or below another container's directory are left as they are (SPEC B7)."""
     outside = script(tmp_path / "outside", "exit 0")
@@ -313,6 +339,16 @@ def test_hooks_outside_stay(lxccopy: Cli, lxcpath: str, tmp_path: Path) -> None:
         assert 0 == lxccopy("-n", "hooked", "-N", "copy", "-s").returncode
         assert [*values[:4], f"{lxcpath}/copy/in"] == settings(lxcpath, "copy", "lxc.hook.pre-start")
         assert os.access(f"{lxcpath}/copy/in", os.X_OK)
+
+
+def test_running_template_address(lxccopy: Cli, lxcpath: str) -> None:
+    """With -M the copy of a running base whose address is a template has the very address that the base has now."""
+    lines = ["lxc.net.1.type = veth", "lxc.net.1.hwaddr = 00:16:3e:xx:xx:xx"]
+    with plain(lxcpath, "net", *lines), removed(lxcpath, "copy"), Container("net", lxcpath) as base:
+        base.start()
+        assert 0 == lxccopy("-q", "-n", "net", "-N", "copy", "-s", "-M", "-a").returncode
+        assert [base.running_config("lxc.net.1.hwaddr")] == settings(lxcpath, "copy", "lxc.net.1.hwaddr")
+        base.stop()
 
 
 def test_missing_hook(lxccopy: Cli, lxcpath: str) -> None:

@@ -303,7 +303,7 @@ CONFIGS = st.lists(LINES, max_size=8).map(lambda lines: "".join(f"{line}\n" for 
 def test_configuration_that_follows(text: str, includes: bool) -> None:
     """No line is lost, added or split, no key changes, only what is in the directory moves, and no file is outside."""
     hidden = relocate.hide_hooks(text, "/lxc", "base")
-    followed = relocate.Followed(hidden, ("/lxc", "base"), "/lxc/copy", includes=includes, addresses={})
+    followed = relocate.Followed(hidden, ("/lxc", "base"), "/lxc/copy", includes=includes, values={})
     assert hidden == relocate.hide_hooks(hidden, "/lxc", "base")
     for new in (hidden, followed.text):
         lines = list(zip(text.split("\n"), new.split("\n")))

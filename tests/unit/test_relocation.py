@@ -15,10 +15,10 @@ OLD = "/var/lib/lxc/base"
 NEW = "/srv/copy"
 
 
-def follow(text: str, *, includes: bool = False, addresses: dict[str, str] | None = None) -> Followed:
+def follow(text: str, *, includes: bool = False, values: dict[tuple[str, str], str] | None = None) -> Followed:
     """What becomes of a base's configuration in its copy, as if liblxc had copied it line by line."""
     hidden = relocate.hide_hooks(text, *SOURCE)
-    return Followed(hidden, SOURCE, NEW, includes=includes, addresses=addresses or {})
+    return Followed(hidden, SOURCE, NEW, includes=includes, values=values or {})
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_included_files(includes: bool) -> None:
 def test_addresses_stay() -> None:
     """An address that shall stay stands in place of what liblxc made of its template."""
     text = "lxc.net.0.hwaddr = 00:16:3e:11:22:33\nlxc.net.1.hwaddr = 00:16:3e:44:55:66\nlxc.net.0.link = lxcbr0\n"
-    followed = follow(text, addresses={"lxc.net.1.hwaddr": "00:16:3e:aa:bb:cc"})
+    followed = follow(text, values={("lxc.net.1.hwaddr", ""): "00:16:3e:aa:bb:cc"})
     assert text.replace("44:55:66", "aa:bb:cc") == followed.text
 
 
@@ -291,3 +291,10 @@ def test_program_file(hook: str, program: str) -> None:
 def test_shared_settings(line: str, expected: list[str]) -> None:
     """Fixed addresses and interface names are what two containers cannot have at once, each with its key."""
     assert expected == relocate.shared_settings(f"lxc.arch = x86_64\n{line}\n")
+
+
+def test_hide_includes() -> None:
+    """Included files of the container's directory are replaced, in quotes or not; others and other keys stay."""
+    lines = ["lxc.include = /l/a/x", "lxc.include = '/l/a/y'", "lxc.include = /l/ab/x", "lxc.mount.fstab = /l/a/x"]
+    found = relocate.hide_includes("\n".join(lines), "/l", "a", lambda file: f"[{file}]").split("\n")
+    assert ["lxc.include = [/l/a/x]", "lxc.include = [/l/a/y]", *lines[2:]] == found
