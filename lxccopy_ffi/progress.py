@@ -37,9 +37,14 @@ def watch(copy: Callable[[], T], directories: Iterable[str], report: Callable[[i
     """
     results: list[T] = []
     errors: list[BaseException] = []
-    done = threading.Event()  # an interrupted Thread.join() takes the thread for ended
+    begun, cancelled, done = threading.Event(), threading.Event(), threading.Event()
+    gate = threading.Lock()
 
     def work() -> None:
+        with gate:
+            if cancelled.is_set():
+                return
+            begun.set()
         try:
             results.append(copy())
         except BaseException as error:  # noqa: BLE001 - it is raised where the function was called
@@ -52,7 +57,11 @@ def watch(copy: Callable[[], T], directories: Iterable[str], report: Callable[[i
         thread.start()
         _report(thread, done, directories, report)
     except BaseException:
-        while thread.ident is not None and not done.wait(_INTERVAL / 10):
+        # Not by asking the thread: an interrupted start() leaves one that is about to begin, and an interrupted join()
+        # takes it for ended.
+        with gate:
+            cancelled.set()
+        while begun.is_set() and not done.wait(_INTERVAL / 10):
             for pid in _rsyncs(thread):
                 _kill(pid)
         for result in results:  # it had just been done
