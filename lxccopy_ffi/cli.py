@@ -11,7 +11,8 @@ import signal
 import sys
 from contextlib import contextmanager, suppress
 
-from .errors import LxcCopyError, OptionError
+from .errors import ContainerNotFoundError, LxcCopyError, OptionError
+from .names import check_name
 from .notices import show_with
 from .options import Parsed, help_text, parse, usage_text
 
@@ -61,6 +62,7 @@ class _Signals:
             # One that our caller ignores, as nohup(1) does with SIGHUP, stays ignored.
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._handle)
+        sys.unraisablehook = self._raise_again
         # Inherited from a parent that ignores it, it would keep liblxc from seeing its children end.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
@@ -90,15 +92,28 @@ class _Signals:
         self._received.append(number)
         self._pass_on()
 
+    def _raise_again(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Raise once more what was raised in a destructor or the like, where Python can only drop it."""
+        error = unraisable.exc_value
+        if not isinstance(error, _Interrupted):
+            sys.__unraisablehook__(unraisable)
+            return
+
+        def handle(*_: object) -> None:
+            raise _Interrupted(error.number)
+
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.001)  # out of here
+
     def _pass_on(self) -> None:
         command = self._command
         if command is None or not self._received:
             return
         if len(self._received) > 1:
-            command.send_signal(signal.SIGKILL)
+            command.signal_group(signal.SIGKILL)
         else:
-            command.send_signal(self._received[0])
-            signal.signal(signal.SIGALRM, lambda *_: command.send_signal(signal.SIGKILL))
+            command.signal_group(self._received[0])
+            signal.signal(signal.SIGALRM, lambda *_: command.signal_group(signal.SIGKILL))
             signal.alarm(_SIGNAL_GRACE)
 
 
@@ -117,12 +132,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show_with(lambda text: None if "quiet" in parsed else _complain(f"warning: {text}"))
         return _act(parsed, signals)
     except LxcCopyError as error:
-        _complain(str(error))
+        # A command without a container before it is taken for one, as by lxc-copy.
+        is_word = isinstance(error, ContainerNotFoundError) and "name" not in parsed
+        _complain(f"{error}{'; give its name with -n' if is_word else ''}")
     except _Interrupted as interrupt:
         _complain(f"ended by {signal.Signals(interrupt.number).name}")
         return 128 + interrupt.number
-    except BrokenPipeError:
-        pass  # whoever read our output has what they wanted
+    except BrokenPipeError as error:
+        if parsed.last_of("help", "usage", "version"):
+            return 0  # whoever read it has what they wanted
+        _complain(f"{error.filename}: nobody reads it any more, so nothing was left running")
     except OSError as error:
         _complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     return FAILED_BEFORE_COMMAND if parsed.has_command else FAILED
@@ -134,6 +153,10 @@ def _act(parsed: Parsed, signals: _Signals) -> int:
         return _inform(immediate)
     parsed.has_command = False
     if "create-base" in parsed:
+        check_name(parsed.get("create-base") or "")
+        others = [name for name, _ in parsed.given if name not in ("create-base", "lxcpath", "quiet")]
+        if others or parsed.words or len(parsed.all("create-base")) > 1:
+            raise OptionError("--create-base takes one name, and no other options than -P and -q")
         return _create_base(parsed)
     call = _Call(parsed)
     if call.task == "ephemeral":
@@ -213,6 +236,12 @@ class _Call:
                 check_kind(kind)
             for size in self.parsed.all("fssize"):
                 check_size(size)
+        for name in ("tmpfs-inodes", "shutdown-timeout"):
+            _number(self.parsed, name)
+        for size in self.parsed.all("tmpfs-size"):
+            from .tmpfs import check_size as check_tmpfs_size
+
+            check_tmpfs_size(size)
         if "mount" in self.parsed:
             from .mounts import parse_all
 
@@ -227,9 +256,13 @@ class _Call:
         if self._status_fd is not None:
             import json
 
-            from ._raw import write_all
-
-            write_all(self._status_fd, json.dumps({"event": event, "name": name, **more}).encode() + b"\n")
+            text = json.dumps({"event": event, "name": name, **more})
+            try:
+                _write(self._status_fd, text.encode() + b"\n", "--json-status-fd")
+            except OSError:
+                # Nobody knows of this copy; what has ended, or stays, is as good as if they did.
+                if self.task == "ephemeral" and event in ("created", "started"):
+                    raise
 
 
 def _open_log(name: str, parsed: Parsed) -> None:
@@ -241,7 +274,7 @@ def _open_log(name: str, parsed: Parsed) -> None:
     if file is None and level is None:
         return
     from ._raw import LOG_LEVELS, default_lxcpath, log_to
-    from .names import check_name, check_path
+    from .names import check_path
 
     level = "ERROR" if level is None else level.upper()
     if level not in LOG_LEVELS:
@@ -337,6 +370,7 @@ def _ephemeral(call: _Call, signals: _Signals) -> int:
         tmpfs_via=parsed.get("tmpfs-via"),
         mounts=call.mounts,
         storage=call.storage,
+        size=call.size,
         keep_data="keepdata" in parsed,
         keep_name="keepname" in parsed,
         keep_mac="keepmac" in parsed,
@@ -349,7 +383,7 @@ def _ephemeral(call: _Call, signals: _Signals) -> int:
         shutdown_timeout=_number(parsed, "shutdown-timeout"),
     )
     if not words and parsed.last_of("foreground", "daemon") == "foreground":
-        return _foreground(copy, call)
+        return _foreground(copy, call, signals)
     try:
         copy.start()
         if not words:
@@ -370,11 +404,16 @@ def _ephemeral(call: _Call, signals: _Signals) -> int:
     return status
 
 
-def _foreground(copy: EphemeralCopy, call: _Call) -> int:
+def _foreground(copy: EphemeralCopy, call: _Call, signals: _Signals) -> int:
     """Reproduces: ``lxc-copy -e -F``. Differs: a signal ends it."""
     with _kept_terminal_modes():
-        copy.start(foreground=True)
-        call.tell("exited", copy.name)
+        try:
+            copy.start(foreground=True)
+            call.tell("exited", copy.name)
+        except BaseException:
+            signals.hold()
+            copy.close(kill=True)
+            raise
         copy.close()
     return 0
 
@@ -470,9 +509,16 @@ def _open_stdio() -> None:
 
 def _print(text: str, fd: int = 1) -> None:
     """Write at once, so that our lines and the command's stay in order; sys.stdout may not even be there."""
+    _write(fd, os.fsencode(text), ("standard input", "standard output", "standard error")[fd])
+
+
+def _write(fd: int, data: bytes, name: str) -> None:
     from ._raw import write_all
 
-    write_all(fd, os.fsencode(text))
+    try:
+        write_all(fd, data)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, name) from error
 
 
 def _complain(text: str) -> None:

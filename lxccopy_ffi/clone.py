@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import ExitStack, contextmanager
 
@@ -47,7 +48,8 @@ def open_source(name: str, lxcpath: StrPath | None = None, rcfile: str | None = 
         pass  # require_defined() words it
     except OSError as error:
         raise AccessError(
-            f"cannot read container {name!r}: {file}: {error.strerror}; run as the user who owns it"
+            f"cannot read container {name!r}: {file}: {error.strerror}"
+            + ("; run as the user who owns it" if isinstance(error, PermissionError) else "")
         ) from error
     with ExitStack() as undo:
         source = undo.enter_context(Container(name, path))
@@ -74,7 +76,10 @@ def check_target(name: str | None, lxcpath: str) -> None:
     if name is not None and os.path.lexists(f"{lxcpath}/{name}"):
         raise _exists(name, lxcpath)
     if not os.access(lxcpath, os.W_OK | os.X_OK):
-        raise AccessError(f"no directory can be made in {lxcpath}: permission denied")
+        read_only = os.statvfs(lxcpath).f_flag & os.ST_RDONLY
+        raise AccessError(
+            f"no directory can be made in {lxcpath}: {'it is read-only' if read_only else 'permission denied'}"
+        )
 
 
 class Claim:
@@ -165,7 +170,7 @@ class Claim:
 
 
 def _exists(name: str, lxcpath: str) -> ContainerExistsError:
-    return ContainerExistsError(f"there is already a {name!r} in {lxcpath}; choose another name or destroy it first")
+    return ContainerExistsError(f"there is already a {name!r} in {lxcpath}; choose another name or remove it first")
 
 
 def make(
@@ -284,6 +289,7 @@ def _follow(copy: Container, source: Container, plan: Plan, originals: dict[tupl
         followed = relocate.Followed(
             text, (source.lxcpath, source.name), copy.directory, includes=not plan.snapshot, values=originals
         )
+        name = file
         try:
             for directory in followed.directories:
                 os.makedirs(directory, mode=0o755, exist_ok=True)
@@ -292,7 +298,8 @@ def _follow(copy: Container, source: Container, plan: Plan, originals: dict[tupl
                 pending += [one for one in copied if name in followed.texts and one not in pending]
         except OSError as error:
             raise UnsupportedError(
-                f"cannot copy {error.filename}, which the configuration of {source.name!r} names: {error.strerror}"
+                f"cannot copy {error.filename or name}, which the configuration of {source.name!r} names:"
+                f" {error.strerror}"
             ) from error
         if followed.text != text:
             changed = True
@@ -345,11 +352,14 @@ def personalise(copy: Container, top: str = "", *, fresh_id: bool = True) -> Non
         try:
             personalise_layers(storage.upper, storage.lower, copy.name, top, fresh_id=fresh_id)
         except OSError as error:
+            too_small = "; the tmpfs is too small" if top and error.errno == errno.ENOSPC else ""
             raise UnsupportedError(
-                f"cannot write the host name of {copy.name!r} to its files: {error.strerror}"
+                f"cannot write the host name of {copy.name!r} to its files: {error.strerror}{too_small}"
             ) from error
     else:
-        notices.warn(f"{copy.name!r} is stored as {storage.kind!r}, and keeps its base's /etc/hostname and machine-id")
+        notices.warn(
+            f"{copy.name!r} is stored as {storage.kind!r}, so /etc/hostname, /etc/hosts and machine-id are the old ones"
+        )
 
 
 def personalise_layers(upper: str, lower: Sequence[str], name: str, top: str = "", *, fresh_id: bool = True) -> None:
@@ -460,6 +470,8 @@ def clone(
         path = path or base.lxcpath
         plan = Plan(base, snapshot=snapshot, kind=kind, allow_running=allow_running)
         check_target(name, path)
+        if hook_args and not base.config("lxc.hook.clone"):
+            notices.warn(f"{source!r} has no lxc.hook.clone that would get the words {' '.join(hook_args)!r}")
         Claim(name, source, path, undo)
         copy = make(
             base,

@@ -84,6 +84,10 @@ class Command:
                 raise LiblxcError("run a command in", container.name, container.lxcpath, reason, "leave the chroot")
             raise container.failure("run a command in")
 
+    def signal_group(self, number: int) -> None:
+        """Send a signal to it and those of its children that share its process group, as a terminal does."""
+        self._child.signal_group(number)
+
     def send_signal(self, number: int) -> None:
         """Send it a signal; does nothing once it has ended."""
         self._child.send_signal(number)

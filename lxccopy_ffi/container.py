@@ -8,12 +8,13 @@ import os
 import stat
 import time
 from _thread import allocate_lock
+from contextlib import suppress
 
 from . import _raw, cgroups
 from ._raw import ffi, lib
 from .errors import ContainerNotFoundError, LiblxcError, OptionError
 from .names import check_name, check_path, check_value
-from .spawner import Spawn, await_or_kill
+from .spawner import Spawn, await_or_kill, end_start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,6 +110,12 @@ class Child:
                     os.kill(self.pid, number)
             except ProcessLookupError:
                 pass
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to its process group, which it leads. Takes no lock, either."""
+        if self.status is None and self.pid > 0:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, number)  # nobody else's: the number is free only once it has been waited for
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait for its end and return the status; None if it still runs after so many seconds. For any thread."""
@@ -367,7 +374,7 @@ class Container:
         try:
             fd = _raw.above_stdio(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))  # it may be a pipe
             try:
-                self._load(fd)
+                self._load(fd, path)
             finally:
                 os.close(fd)
         except OSError as error:
@@ -383,18 +390,20 @@ class Container:
         fd = _raw.above_stdio(os.memfd_create("lxccopy-config", os.MFD_CLOEXEC))
         try:
             _raw.write_all(fd, os.fsencode(text))
-            self._load(fd)
+            self._load(fd, self.config_file)
         finally:
             os.close(fd)
 
-    def _load(self, fd: int) -> None:
+    def _load(self, fd: int, name: str) -> None:
         self._mark()
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
         lib.container_clear_config(self._c)
         self._log.install(self._c)
         if not lib.container_load_config(self._c, b"/proc/self/fd/%d" % fd):
-            raise self.failure("load the configuration of")
+            error = self.failure("load the configuration of")
+            error.reason = error.reason.replace(f"/proc/self/fd/{fd}", name)
+            raise error
         self._log.install(self._c)
 
     def save_config(self) -> None:
@@ -506,6 +515,7 @@ class Container:
         self._mark()
         self.require_defined()  # liblxc would start a system on the host's root file system
         spawn = Spawn()
+        terminal = _Foreground(self, lambda: lib.container_stop(self._c), on_running) if foreground else None
         try:
             spawn.run(
                 self.name,
@@ -514,11 +524,13 @@ class Container:
                 log_level=None if self._log.shared else log_level,
                 tmpfs=tmpfs,
                 tmpfs_path=tmpfs_path,
-                attend=(lambda socket, helper: self._attend(socket, helper, on_running)) if foreground else None,
+                foreground=terminal,
             )
         except OSError as error:
             raise LiblxcError("start", self.name, self.lxcpath, f"no helper process: {error.strerror}") from error
         finally:
+            if terminal is not None:
+                terminal.close()
             if spawn.monitor >= 0:
                 self._forget_monitor()
                 self._monitor, self._cgroups = spawn.monitor, spawn.cgroups
@@ -529,20 +541,6 @@ class Container:
             )
         if on_running is not None and not foreground:
             on_running()
-
-    def _attend(self, socket: int, helper: int, on_running: Callable[[], None] | None) -> None:
-        """Wait for the end of a container in the foreground, which is when its socket has something to read."""
-        try:
-            # liblxc itself would look once a second; and only those who asked to be told have to wait in this way.
-            while on_running is not None and not _raw.wait_readable(socket, 0.01):
-                if self.running:
-                    on_running()
-                    on_running = None
-            _raw.wait_readable(socket)
-        except BaseException:
-            lib.container_stop(self._c)
-            await_or_kill(socket, helper)
-            raise
 
     def stop(self) -> None:
         """Kill everything in the container and wait until its monitor has tidied up. Does nothing where it is stopped.
@@ -725,6 +723,58 @@ class Container:
                 "this process ignores SIGCHLD, so liblxc would lose its children",
                 "call signal.signal(signal.SIGCHLD, signal.SIG_DFL) first",
             )
+
+
+class _Foreground:
+    """A container in the foreground: waits for its end, and ends it.
+
+    liblxc answers those who ask for the state of a container that starts only when it runs, or has failed. So a thread
+    asks, and signal handlers can run here meanwhile.
+    """
+
+    def __init__(self, container: Container, stop: Callable[[], object], on_running: Callable[[], None] | None) -> None:
+        import threading
+
+        self._container = container
+        self._stop = stop
+        self._on_running = on_running
+        self._running = False
+        self._closing = threading.Event()
+        self._fd, self._theirs = os.pipe()
+        self._thread = threading.Thread(target=self._look, name="lxccopy-watch", daemon=True)
+
+    def _look(self) -> None:
+        import signal
+
+        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())  # they are the main thread's, to wake it
+        while not self._closing.wait(0.01):  # before it answers at all; liblxc itself would look once a second
+            if self._container.running:
+                self._running = True
+                os.write(self._theirs, b"\n")
+                return
+
+    def wait(self, socket: int) -> None:
+        """Wait until it has stopped, and call on_running when it runs."""
+        self._thread.start()
+        if self._fd in _raw.wait_any([socket, self._fd]) and self._on_running is not None:
+            self._on_running()
+        _raw.wait_readable(socket)
+
+    def end(self, socket: int, helper: int) -> None:
+        """Stop it; or what there is of it, where it does not run yet."""
+        if self._running:
+            self._stop()
+            await_or_kill(socket, helper, self._container.name)
+        else:
+            end_start(socket, helper, self._container.name)
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._closing.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        os.close(self._fd)
+        os.close(self._theirs)
 
 
 def _duplicates(*fds: int) -> list[int]:

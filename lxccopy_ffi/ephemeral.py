@@ -7,7 +7,7 @@ import os
 import stat
 from contextlib import ExitStack, suppress
 
-from . import identity
+from . import identity, notices
 from . import tmpfs as memory
 from .clone import (
     Claim,
@@ -21,7 +21,7 @@ from .clone import (
 from .errors import AccessError, LiblxcError, OptionError, UnsupportedError
 from .names import check_file, check_flag, check_name, check_path, check_seconds, check_words, random_suffix
 from .request import Request
-from .storage import Plan, Storage, check_kind
+from .storage import Plan, Storage, check_kind, check_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class EphemeralCopy:
             lxc-copy's way, a script that any tool can start it with. Where None, what is possible and fits best.
         mounts: What of the host is mounted in the copy: Mount objects, or texts as after ``lxc-copy -m``.
         storage: The type of storage; only ``"overlay"`` with tmpfs, and what fits the base where None.
+        size: Of a new volume, where the base is in one, as for clone().
         keep_data: Keep the copy when it stops; not with tmpfs.
         keep_name: Keep the base's host name, hosts file and machine id.
         keep_mac: Keep the base's network addresses.
@@ -91,11 +92,12 @@ class EphemeralCopy:
         name: str | None = None,
         *,
         tmpfs: bool = False,
-        tmpfs_size: str | None = None,
+        tmpfs_size: str | int | None = None,
         tmpfs_inodes: int | None = None,
         tmpfs_via: str | None = None,
         mounts: Sequence[Mount | str] = (),
         storage: str | None = None,
+        size: int | str | None = None,
         keep_data: bool = False,
         keep_name: bool = False,
         keep_mac: bool = False,
@@ -115,6 +117,7 @@ class EphemeralCopy:
         self._via = tmpfs_via
         self._mounts = _parse_mounts(mounts)
         self._kind = _check_storage(storage, tmpfs=tmpfs)
+        self._size = 0 if size is None else check_size(size)
         self._rcfile = None if rcfile is None else check_file(rcfile)
         self._on_event = on_event
         self._keep_data = check_flag("keep_data", keep_data)
@@ -194,8 +197,8 @@ class EphemeralCopy:
     def _running(self) -> None:
         """It runs: do so too what was asked for."""
         self._check_mounts()
-        self._ran = True
         self._tell("started")
+        self._ran = True
 
     def _check_mounts(self) -> None:
         """Fail where liblxc skipped a mount, since that is what "optional" in its entry means."""
@@ -362,6 +365,7 @@ class EphemeralCopy:
             path,
             keep_name=self._keep_name,
             keep_mac=self._keep_mac,
+            size=self._size,
             hook_args=self._hook_args,
         )
         undo.callback(copy.close)
@@ -425,11 +429,15 @@ class EphemeralCopy:
         except OSError as error:
             raise UnsupportedError(f"cannot look into the layers of {self.source!r}: {error.strerror}") from error
         try:
-            return [identity.resolve(root, mount.target) for mount in self._mounts]
+            targets = [identity.resolve(root, mount.target) for mount in self._mounts]
         except OSError as error:
             raise OptionError(f"cannot mount on {error.filename} in {self.source!r}: {error.strerror}") from error
         finally:
             os.close(root)
+        for mount, target in zip(self._mounts, targets):
+            if target == "/":
+                raise OptionError(f"cannot mount on {mount.target} in {self.source!r}, which leads to its root")
+        return targets
 
     def _add_mounts(self, copy: Container, targets: list[str], way: str | None) -> list[memory.Layer]:
         """Write the entry of each mount; return the layers that overlays need and that a hook has to make."""
@@ -469,7 +477,7 @@ class EphemeralCopy:
             if copy is not None:
                 steps.callback(copy.close)
                 if not copy.closed:
-                    steps.callback(copy.stop)
+                    steps.callback(_stop_quietly, copy)
 
     def _tell_removed(self) -> None:
         with suppress(Exception):  # the reason that is on its way up must stay the one that is seen
@@ -483,7 +491,7 @@ class EphemeralCopy:
 
 def _check_tmpfs(
     tmpfs: bool,  # noqa: FBT001 - checked, not passed on
-    size: str | None,
+    size: str | int | None,
     inodes: int | None,
     via: str | None,
     *,
@@ -500,6 +508,13 @@ def _check_tmpfs(
     if keep_data:
         raise OptionError("a copy on a tmpfs cannot be kept: -t and -D contradict each other")
     return limits
+
+
+def _stop_quietly(copy: Container) -> None:
+    try:
+        copy.stop()
+    except LiblxcError as error:
+        notices.warn(str(error))
 
 
 def _parse_mounts(mounts: Sequence[Mount | str]) -> list[Mount]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 
 from . import _raw
 from ._raw import IN_ROOT, NO_LINKS
+from .names import random_suffix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -253,9 +254,7 @@ def prepared(file: str, text: str) -> Iterator[str]:
     Raises:
         OSError: It cannot be written.
     """
-    path = f"{file}.lxccopy"
-    with suppress(FileNotFoundError):
-        os.unlink(path)
+    path = f"{file}.{random_suffix()}"
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(path, flags, 0o600), "wb") as new:

@@ -110,7 +110,8 @@ def parse_all(mounts: Sequence[Mount | str]) -> list[Mount]:
 def _parse_short(item: str, text: str) -> Mount:
     kind, _, value = item.partition("=")
     if kind not in (BIND, OVERLAY):
-        raise OptionError(f"the mount {text!r} needs 'bind=SRC' or 'overlay=SRC', not {item!r}")
+        long = "; the long form begins with type=" if kind in ("src", "source", "dst") else ""
+        raise OptionError(f"the mount {text!r} needs 'bind=SRC' or 'overlay=SRC', not {item!r}{long}")
     parts = [part for part in value.split(":") if part]
     option = ""
     if kind == BIND and (len(parts) == 3 or (len(parts) == 2 and parts[1] in ("ro", "rw"))):
@@ -118,8 +119,9 @@ def _parse_short(item: str, text: str) -> Mount:
         if option not in ("ro", "rw"):
             raise OptionError(f"the mount {text!r} has {option!r} in place of 'ro' or 'rw'")
     if not 1 <= len(parts) <= 2:
+        why = "; an overlay is always writable" if kind == OVERLAY else ""
         raise OptionError(
-            f"Excess elements in mount specification {text!r}" if parts else f"the mount {text!r} has no source"
+            f"Excess elements in mount specification {text!r}{why}" if parts else f"the mount {text!r} has no source"
         )
     if len(parts) == 2 and parts[1] in ("r", "o", "w", "ro", "rw"):
         raise OptionError(f"the mount {text!r} has {parts[1]!r} as its target: write '/{parts[1]}' for that directory")

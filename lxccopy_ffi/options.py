@@ -70,7 +70,7 @@ GROUPS = (
             Option("", "tmpfs-inodes", "N", "how many files", new=True),
             Option("", "tmpfs-via", "WAY", "'monitor' or 'hook': how the memory is mounted", new=True),
             Option("m", "mount", "SPEC", "bind=SRC[:DEST[:ro]] or overlay=SRC[:DEST], several with commas;"),
-            Option("d", "daemon", "", "stay in the background, which without a command is usual"),
+            Option("d", "daemon", "", "stay in the background, the default without a command"),
             Option("F", "foreground", "", "without a command: stay, with the console, until the copy stops"),
             Option("D", "keepdata", "", "keep the copy when it stops"),
             Option(

@@ -76,7 +76,8 @@ def _report(
     thread: threading.Thread, done: threading.Event, directories: Iterable[str], report: Callable[[int, int], None]
 ) -> None:
     if report is ignore:
-        done.wait()
+        while not done.wait(_INTERVAL):  # not for ever: a signal may have been delivered to the other thread
+            pass
         return
     total = written = 0
     for size in _sizes(directories):

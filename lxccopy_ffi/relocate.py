@@ -127,6 +127,8 @@ class Followed:
             return new
         if key in _OUTPUTS:
             new = _moved(value, self._old, self._new)
+            if posixpath.normpath(unquoted(new)[len(self._new) :].lstrip("/")).startswith(("../", *_ROOTS)):
+                return value
             if new != value:
                 self.directories.append(posixpath.dirname(unquoted(new)))
             return new
@@ -158,7 +160,7 @@ def renamed(text: str, old: str, new: str, name: str) -> str:
     """
     text = moved(text, old, new)
     lines = [line for line in text.split("\n") if not any(key in _NAMED for key, _ in items(line))]
-    if not lines[-1]:
+    if lines and not lines[-1]:
         lines.pop()
     roots = [f"lxc.rootfs.path = {value}" for key, value in items(text) if key == "lxc.rootfs.path"]
     return "\n".join([*lines, *roots[-1:], f"lxc.uts.name = {name}"]) + "\n"

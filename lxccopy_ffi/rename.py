@@ -11,7 +11,7 @@ from .clone import Claim, check_target, clone, open_source, open_system, persona
 from .container import Container
 from .errors import AccessError, UnsupportedError
 from .locking import forget_lock, locked
-from .names import check_file, check_name
+from .names import check_file, check_name, random_suffix
 from .removal import discard
 from .storage import Plan, Storage
 
@@ -74,8 +74,12 @@ def rename(
         )
         new = clone(source, name, lxcpath=old.lxcpath, keep_mac=True, fresh_id=False, rcfile=file, progress=progress)
     try:
-        with open_source(source, new.lxcpath) as old:
-            _check(old)  # somebody may have started it meanwhile
+        try:
+            with open_source(source, new.lxcpath) as old:
+                _check(old)  # somebody may have started it meanwhile
+        except BaseException:
+            discard(name, new.lxcpath)
+            raise
         discard(source, new.lxcpath)
     except BaseException:
         new.close()
@@ -121,11 +125,12 @@ def _move(old: Container, name: str) -> Container:
                 file: os.path.basename(undo.enter_context(identity.prepared(f"{own}/{file}", text)))
                 for file, text in new_texts.items()
             }
-            tidy.callback(_forget_before, [f"{target}/{file}.before" for file in written])
+            mark = f".{random_suffix()}"
+            tidy.callback(_forget, [f"{target}/{file}{mark}" for file in written])
             undo.callback(_move_back, target, own, os.stat(own))
             os.rename(own, target)  # over the empty directory that holds the name
             for file, new_file in written.items():
-                _exchange(f"{target}/{file}", f"{os.path.dirname(f'{target}/{file}')}/{new_file}", undo)
+                _exchange(f"{target}/{file}", f"{os.path.dirname(f'{target}/{file}')}/{new_file}", mark, undo)
             for base in {*rdepends.bases(target)} - {(lxcpath, before)}:
                 undo.callback(rdepends.replace, base, (lxcpath, name), (lxcpath, before))
                 rdepends.replace(base, (lxcpath, before), (lxcpath, name))
@@ -138,7 +143,9 @@ def _move(old: Container, name: str) -> Container:
             personalise(new, fresh_id=False)
             undo.pop_all()
     except OSError as error:
-        raise AccessError(f"cannot rename {before!r} in {lxcpath}: {error.filename}: {error.strerror}") from error
+        raise AccessError(
+            f"cannot rename {before!r} in {lxcpath}: {error.filename or own}: {error.strerror}"
+        ) from error
     forget_lock(before, lxcpath)
     return new
 
@@ -147,8 +154,10 @@ def _new_texts(old: Container, target: str, name: str) -> dict[str, str]:
     """What is to be written: the configuration, and those files of its that name the directory."""
     config = read_config(old.config_source)
     texts = {"config": relocate.renamed(config, old.directory, target, name)}
-    for file in relocate.own_texts(config, old.directory):
+    pending = relocate.own_texts(config, old.directory)
+    for file in pending:
         text = read_config(f"{old.directory}/{file}")
+        pending += [one for one in relocate.own_texts(text, old.directory) if one not in pending]
         moved = relocate.moved(text, old.directory, target)
         if moved != text:
             texts[file] = moved
@@ -160,11 +169,9 @@ def _move_back(target: str, own: str, was: os.stat_result) -> None:
         os.rename(target, own)
 
 
-def _exchange(file: str, new: str, undo: ExitStack) -> None:
+def _exchange(file: str, new: str, mark: str, undo: ExitStack) -> None:
     """Put a file in place of another one, so that going back takes no room on the disk."""
-    before = f"{file}.before"
-    with suppress(FileNotFoundError):
-        os.unlink(before)
+    before = f"{file}{mark}"
     undo.callback(_exchange_back, before, file)
     os.link(file, before, follow_symlinks=False)
     os.rename(new, file)
@@ -176,7 +183,7 @@ def _exchange_back(before: str, file: str) -> None:
         os.unlink(before)  # rename(2) leaves both where they are links of the same file, for we had not come further
 
 
-def _forget_before(files: list[str]) -> None:
+def _forget(files: list[str]) -> None:
     for file in files:
         with suppress(FileNotFoundError):
             os.unlink(file)

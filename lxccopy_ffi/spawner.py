@@ -12,8 +12,17 @@ from ._raw import above_stdio, fail, ffi, lib, text, wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Protocol
+
+    class Foreground(Protocol):
+        """Waits for a container in the foreground until its socket is readable, which is when it has stopped."""
+
+        def wait(self, socket: int) -> None:
+            """Wait; any exception means that it shall be ended."""
+
+        def end(self, socket: int, helper: int) -> None:
+            """End it, in whatever state its start is."""
+
 
 _STEPS = {
     lib.LXCCOPY_STEP_FDS: "preparing descriptors",
@@ -28,6 +37,9 @@ _ENDED = "its init ended at once"
 
 # How long a start that was interrupted may still take before its processes are killed, in seconds.
 _GRACE = 5.0
+
+# How long its helper may take to report that, in seconds.
+_ENDING = 1.5
 
 
 class Spawn:
@@ -55,7 +67,7 @@ class Spawn:
         log_level: str | None,
         tmpfs: int,
         tmpfs_path: str,
-        attend: Callable[[int, int], None] | None = None,
+        foreground: Foreground | None = None,
     ) -> None:
         """Start the container; the arguments are explained at Container.start().
 
@@ -68,8 +80,7 @@ class Spawn:
             log_level: What goes there.
             tmpfs: What to mount.
             tmpfs_path: Where to mount it.
-            attend: For a start in the foreground: waits until a socket is readable, which is when the container has
-                stopped; also gets the helper's pid.
+            foreground: Waits for the end of a container that gets our terminal.
 
         Raises:
             OSError: There can be no further process or descriptor.
@@ -80,13 +91,20 @@ class Spawn:
         plan.log_level = strings[3] if log_level else ffi.NULL
         plan.log_fd, plan.tmpfs_fd = log_fd, tmpfs
         plan.private_mounts = os.geteuid() == 0
-        plan.foreground = attend is not None
+        plan.foreground = foreground is not None
         try:
             # Its result goes into the plan: an exception raised by a signal handler could make us lose a return value.
             lib.lxccopy_spawn(plan)
             if plan.helper < 0:
-                raise fail()
-            (attend or _await_report)(plan.socket, plan.helper)
+                raise fail()  # noqa: TRY301
+            if foreground is None:
+                _await_report(plan.socket, plan.helper, name)
+            else:
+                foreground.wait(plan.socket)
+        except BaseException:
+            if foreground is not None and plan.helper > 0:
+                foreground.end(plan.socket, plan.helper)
+            raise
         finally:
             try:
                 if plan.helper > 0:
@@ -115,40 +133,50 @@ class Spawn:
             self.failure = ": ".join(filter(None, words))
 
 
-def _await_report(socket: int, helper: int) -> None:
+def _await_report(socket: int, helper: int, name: str) -> None:
     try:
         wait_readable(socket)
     except BaseException:
-        await_or_kill(socket, helper)
+        await_or_kill(socket, helper, name)
         raise
 
 
-def await_or_kill(socket: int, helper: int) -> None:
-    """Wait a moment for a helper's report, and kill it with all it started if that does not come."""
+def await_or_kill(socket: int, helper: int, name: str) -> None:
+    """Wait a moment for a helper's report, and end the start if that does not come."""
     try:
         done = wait_readable(socket, _GRACE)
     except BaseException:  # a second one hurries it
-        _kill_tree(helper)
+        end_start(socket, helper, name)
         raise
     if not done:
-        _kill_tree(helper)
+        end_start(socket, helper, name)
 
 
-def _kill_tree(helper: int) -> None:
-    """Kill a helper and all it started. It is a subreaper: what loses its parent becomes its child."""
-    deadline = time.monotonic() + _GRACE
+def end_start(socket: int, helper: int, name: str) -> None:
+    """Kill all that a helper has started, so that it tidies up and reports a failure; or else the helper, too."""
+    deadline = time.monotonic() + _ENDING
+    memberships: set[cgroups.Membership] = set()
     while time.monotonic() < deadline:
-        try:
-            with open(f"/proc/{helper}/task/{helper}/children", encoding="ascii") as file:
-                children = [int(pid) for pid in file.read().split()]
-        except OSError:  # a kernel without CONFIG_PROC_CHILDREN
-            break
-        if not children:
-            break
-        for pid in children:
+        for pid in _descendants(helper):
+            memberships |= cgroups.of_process(pid, name)
             _kill(pid)
-        time.sleep(0.01)  # the helper reaps them, of which nothing tells us
-    _kill(helper)
+        # Again and again: what it starts next, or what has lost its parent, for which it is a subreaper.
+        if wait_readable(socket, 0.01):
+            memberships -= cgroups.of_process(helper, name)  # it is still in there
+            break
+    else:  # liblxc waits for ever for a child that dies at the wrong moment
+        memberships |= cgroups.of_process(helper, name)
+        _kill(helper)
+    cgroups.remove(memberships)
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            children = [int(child) for child in file.read().split()]
+    except OSError:  # it has ended, or this is a kernel without CONFIG_PROC_CHILDREN
+        return []
+    return [one for child in children for one in (*_descendants(child), child)]
 
 
 def _kill(pid: int) -> None:

@@ -9,6 +9,7 @@ import stat
 from . import identity
 from .errors import OptionError, UnsupportedError
 from .names import check_path
+from .tmpfs import UPPER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,7 +165,14 @@ class Plan:
         self._where = source.where
         self._running = source.running
         if not self.storage.lower[0]:
-            raise UnsupportedError(f"{self._where} has no root file system (lxc.rootfs.path)")
+            raise UnsupportedError(f"{self._where} has no root file system (lxc.rootfs.path in {source.config_source})")
+        if self.storage.upper == UPPER:
+            raise UnsupportedError(f"{self._where} is a throwaway copy in memory, of which there can be no copies")
+        if source.name not in source.config("lxc.rootfs.path"):
+            raise UnsupportedError(
+                f"{self._where} cannot be copied: liblxc wants its name in the path of its root file system, which is"
+                f" {self.storage.lower[0]}"
+            )
         if tmpfs and not self.storage.is_directory:
             raise UnsupportedError(
                 f"{self._stored}, which no overlay can be put on; -t needs a base of type dir or overlay"

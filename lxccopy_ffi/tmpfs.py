@@ -52,7 +52,7 @@ class Limits:
         OptionError: One of them is malformed or zero.
     """
 
-    def __init__(self, size: str | None = None, inodes: int | None = None) -> None:
+    def __init__(self, size: str | int | None = None, inodes: int | None = None) -> None:
         self.size = None if size is None else check_size(size)
         if inodes is not None and (type(inodes) is not int or not 1 <= inodes <= _MOST_INODES):
             raise OptionError(f"the number of inodes of the tmpfs must be from 1 to {_MOST_INODES}, not {inodes!r}")
@@ -66,13 +66,15 @@ class Limits:
         return "".join(f",{key}={value}" for key, value in self.options.items())
 
 
-def check_size(size: str) -> str:
+def check_size(size: str | int) -> str:
     """Return a tmpfs size as the kernel reads it, or raise OptionError.
 
     Args:
-        size: Digits with an optional K, M or G, or 1% to 100%.
+        size: Bytes; or digits with an optional K, M or G, or 1% to 100%.
     """
     wrong = OptionError(f"the size of the tmpfs, {size!r}, is not a number of bytes such as 64M or 1G, nor 1% to 100%")
+    if type(size) is int:
+        size = str(size)
     if not isinstance(size, str) or not size.isascii():
         raise wrong
     number, unit = (size, "") if size[-1:].isdigit() else (size[:-1], size[-1:].upper())

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -212,3 +213,24 @@ def test_status_descriptor_that_cannot_be_written(call: Call, lxcpath: Path) -> 
     os.close(fd)
     check_refused(done, 1, f"--json-status-fd: descriptor {fd} ")
     assert before == tree(lxcpath)
+
+
+def test_signal_in_a_destructor() -> None:
+    """A signal whose exception Python drops, for it was raised in a destructor, ends us all the same."""
+    code = (
+        "import os, signal, threading\n"
+        "from lxccopy_ffi import cli\n"
+        "class Late:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        os.getpid()\n"
+        "cli._Signals().install()\n"
+        "try:\n"
+        "    late = Late()\n"
+        "    del late\n"
+        "    threading.Event().wait(20)\n"
+        "except cli._Interrupted as error:\n"
+        "    print(error.number)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert (f"{int(signal.SIGTERM)}\n", "") == (result.stdout, result.stderr)

@@ -10,8 +10,9 @@ from conftest import ROOT
 from lxccopy_ffi.options import OPTIONS
 
 PAGE = (ROOT / "docs/lxc-copy.md").read_text(encoding="utf-8")
+EVENTS = {"`created`", "`started`", "`exited`", "`removed`"}
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("| ")]
-LAST = {row[-1] for row in ROWS}
+LAST = {row[-1] for row in ROWS if "event" not in row[0] and row[0] not in EVENTS}
 
 
 def test_every_option_has_a_row() -> None:

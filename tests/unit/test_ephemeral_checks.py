@@ -27,7 +27,7 @@ BAD = [
     ({"tmpfs_via": "mount"}, "tmpfs_via must be"),
     ({"tmpfs": True, "tmpfs_size": "10X"}, "the size of the tmpfs, '10X', is not"),
     ({"tmpfs": True, "tmpfs_size": ""}, "the size of the tmpfs, '', is not"),
-    ({"tmpfs": True, "tmpfs_size": 64}, "the size of the tmpfs, 64, is not"),
+    ({"tmpfs": True, "tmpfs_size": 64.0}, "the size of the tmpfs, 64.0, is not"),
     ({"tmpfs_size": "10X"}, "the size of the tmpfs, '10X', is not"),
     ({"tmpfs": True, "tmpfs_inodes": 0}, "the number of inodes of the tmpfs must be from 1 to 2147483647, not 0"),
     ({"tmpfs": True, "tmpfs_inodes": "5"}, "the number of inodes of the tmpfs must be from 1 to 2147483647, not '5'"),

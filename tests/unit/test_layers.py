@@ -49,7 +49,7 @@ SIDEWAYS = {
     "container": {"_raw", "cgroups", "spawner"},
     "rdepends": {"identity", "locking"},
     "removal": {"identity", "locking"},
-    "storage": {"identity"},
+    "storage": {"identity", "tmpfs"},
     "tmpfs": {"identity"},
     "clone": {"identity", "locking", "progress", "relocate", "removal", "storage"},
     "rename": {"clone", "identity", "locking", "rdepends", "relocate", "removal", "storage"},

@@ -29,6 +29,7 @@ UPPER = os.path.relpath(tmpfs.UPPER, tmpfs.MOUNT_POINT)
     ("size", "expected"),
     [
         ("64M", "64M"),
+        (64, "64"),
         ("1g", "1G"),
         ("4096", "4096"),
         ("8k", "8K"),
@@ -49,7 +50,7 @@ def test_good_size(size: str, expected: str) -> None:
     [
         "", "0", "0K", "-1", "10X", "1T", "1KB", "1e9G", "1.5G", "1_0", "0x10", "M", "%", "0%", "101%", "-5%",
         " 1M", "1M ", "1 M", "1M\n", "1\n", "\u0661M", "1\u0661", "\xb2", "64M,uid=1", "99999999999G", str(1 << 63),
-        "0" * 30 + "1", None, 64, 1.5, b"64M", True,
+        "0" * 30 + "1", None, 0, -64, 1.5, b"64M", True,
     ],
 )  # fmt: skip
 def test_bad_size(size: Any) -> None:
