@@ -78,7 +78,14 @@ class _Signals:
     def stop_forwarding(self) -> None:
         """The command has ended."""
         self._forwarding = False
+        self._command = None
         signal.alarm(0)
+
+    def uninstall(self) -> None:
+        """We are done: let go of what a handler could still need, while there is a Python to do so."""
+        self._command = None
+        sys.unraisablehook = sys.__unraisablehook__
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def hold(self) -> None:
         """From here on we tidy up, which no signal shall stop halfway."""
@@ -144,6 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"{error.filename}: nobody reads it any more, so nothing was left running")
     except OSError as error:
         _complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+    finally:
+        signals.uninstall()
     return FAILED_BEFORE_COMMAND if parsed.has_command else FAILED
 
 
