@@ -544,9 +544,7 @@ def _check_user(base: Container) -> None:
                 f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
             )
     if not base.config("lxc.idmap"):
-        raise AccessError(
-            f"container {base.name!r} in {base.lxcpath} has no id map (lxc.idmap), so only root can start a copy of it"
-        )
+        raise AccessError(f"{base.where} has no id map (lxc.idmap), so only root can start a copy of it")
 
 
 def _user_name() -> str:

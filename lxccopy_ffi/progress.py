@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
+
+from .spawner import descendants, kill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def watch(copy: Callable[[], T], directories: Iterable[str], report: Callable[[i
             cancelled.set()
         while begun.is_set() and not done.wait(_INTERVAL / 10):
             for pid in _rsyncs(thread):
-                _kill(pid)
+                kill(pid)
         for result in results:  # it had just been done
             getattr(result, "close", lambda: None)()
         raise
@@ -106,23 +107,15 @@ def _sizes(directories: Iterable[str]) -> Iterator[int]:
 
 def _rsyncs(thread: threading.Thread) -> list[int]:
     """The rsync processes that a thread of ours has started, directly or not."""
-    found = []
-    pending = [(os.getpid(), thread.native_id)]
-    while pending:
-        pid, task = pending.pop()
-        try:
-            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
-                children = [int(child) for child in file.read().split()]
-            found += [child for child in children if _command_name(child) == b"rsync\n"]
-            pending += [(child, child) for child in children]
-        except OSError:
-            pass  # it has ended
-    return found
+    return [pid for pid in descendants(os.getpid(), thread.native_id) if _command_name(pid) == b"rsync\n"]
 
 
 def _command_name(pid: int) -> bytes:
-    with open(f"/proc/{pid}/comm", "rb") as file:
-        return file.read()
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""  # it has ended
 
 
 def _written(pid: int) -> int:
@@ -133,10 +126,3 @@ def _written(pid: int) -> int:
         return int(counts["wchar"])
     except (OSError, KeyError):
         return 0
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -157,29 +157,36 @@ def end_start(socket: int, helper: int, name: str) -> None:
     deadline = time.monotonic() + _ENDING
     memberships: set[cgroups.Membership] = set()
     while time.monotonic() < deadline:
-        for pid in _descendants(helper):
+        for pid in descendants(helper):
             memberships |= cgroups.of_process(pid, name)
-            _kill(pid)
+            kill(pid)
         # Again and again: what it starts next, or what has lost its parent, for which it is a subreaper.
         if wait_readable(socket, 0.01):
             memberships -= cgroups.of_process(helper, name)  # it is still in there
             break
     else:  # liblxc waits for ever for a child that dies at the wrong moment
         memberships |= cgroups.of_process(helper, name)
-        _kill(helper)
+        kill(helper)
     cgroups.remove(memberships)
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int, task: int | None = None) -> list[int]:
+    """Return the processes that a process has started, directly or not, the last ones first.
+
+    Args:
+        pid: The process.
+        task: Which of its threads has started them; the main one where None.
+    """
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        with open(f"/proc/{pid}/task/{task or pid}/children", encoding="ascii") as file:
             children = [int(child) for child in file.read().split()]
     except OSError:  # it has ended, or this is a kernel without CONFIG_PROC_CHILDREN
         return []
-    return [one for child in children for one in (*_descendants(child), child)]
+    return [one for child in children for one in (*descendants(child), child)]
 
 
-def _kill(pid: int) -> None:
+def kill(pid: int) -> None:
+    """Kill a process that may have ended."""
     try:
         os.kill(pid, 9)
     except ProcessLookupError:
