@@ -91,7 +91,7 @@ def create_base(name: str, *, lxcpath: StrPath | None = None) -> Container:
             os.makedirs(base.lxcpath, 0o711, exist_ok=True)
         except OSError as error:
             raise AccessError(f"cannot make the directory {base.lxcpath}: {error.strerror}") from error
-        Claim(name, name, base.lxcpath, undo)
+        claim = Claim(name, ("", ""), base.lxcpath, undo, "base")
         rootfs = f"{base.directory}/rootfs"
         try:
             _make_rootfs(rootfs, name, busybox)
@@ -103,6 +103,7 @@ def create_base(name: str, *, lxcpath: StrPath | None = None) -> Container:
         for key, value in _CONFIG:
             base.set_config(key, value)
         base.save_config()
+        claim.keep()
         undo.pop_all()
     return base
 

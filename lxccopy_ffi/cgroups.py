@@ -49,6 +49,22 @@ def in_text(text: str, name: str) -> set[Membership]:
     return found
 
 
+def of_name(name: str) -> set[Membership]:
+    """Return the cgroups of a container whose processes are gone, as far as they are where liblxc mostly makes them.
+
+    That is at the top of each hierarchy, or beside our own cgroup.
+    """
+    found = set()
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        ours = {controllers: path for _, controllers, path in (line.rstrip("\n").split(":", 2) for line in file)}
+    for controllers, root in _hierarchies().items():
+        own = ours.get(controllers, "/")
+        for parent in {"", own.rstrip("/"), os.path.dirname(own).rstrip("/")}:
+            paths = [f"{parent}/lxc.{kind}.{name}" for kind in ("monitor", "payload")]
+            found |= {(controllers, path) for path in paths if os.path.isdir(root + path)}
+    return found
+
+
 def _belongs_to(cgroup: str, name: str) -> bool:
     """Whether a cgroup is called as liblxc calls a container's: with -1, -2, ... at the end where that was taken."""
     for prefix in ("lxc.monitor.", "lxc.payload."):

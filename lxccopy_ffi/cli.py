@@ -468,6 +468,7 @@ def _announce(event: str, copy: EphemeralCopy, call: _Call) -> None:
 def _command(copy: EphemeralCopy, words: Sequence[str], signals: _Signals) -> int:
     from .command import Command
 
+    copy.note_command([*words])
     signals.forward()
     ours = [fd for fd in (0, 1, 2) if os.isatty(fd)]
     if ours:

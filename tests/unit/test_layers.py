@@ -15,12 +15,13 @@ import lxccopy_ffi
 PACKAGE = ROOT / "lxccopy_ffi"
 
 LAYERS = (
-    {"errors", "names", "notices"},
-    {"_raw", "cgroups", "spawner", "container"},
+    {"errors", "faults", "names", "notices"},
+    {"_raw", "cgroups", "processes", "spawner", "container"},
     {
         "mounts",
         "relocate",
         "identity",
+        "ledger",
         "locking",
         "rdepends",
         "removal",
@@ -34,7 +35,7 @@ LAYERS = (
         "request",
         "base",
     },
-    {"ephemeral"},
+    {"ephemeral", "reap"},
     {"options", "meter", "cli", "__init__", "__main__"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
@@ -45,14 +46,14 @@ BELOW_THE_TOP = [module for module in MODULES if LEVEL[module] < 4]
 SIDEWAYS = {
     "names": {"errors"},
     "cgroups": {"_raw"},
-    "spawner": {"_raw", "cgroups"},
-    "container": {"_raw", "cgroups", "spawner"},
+    "spawner": {"_raw", "cgroups", "processes"},
+    "container": {"_raw", "cgroups", "processes", "spawner"},
     "rdepends": {"identity", "locking"},
-    "removal": {"identity", "locking"},
+    "removal": {"identity", "ledger", "locking", "rdepends", "storage", "tmpfs"},
     "storage": {"identity", "tmpfs"},
     "tmpfs": {"identity"},
-    "clone": {"identity", "locking", "progress", "relocate", "removal", "storage"},
-    "rename": {"clone", "identity", "locking", "rdepends", "relocate", "removal", "storage"},
+    "clone": {"identity", "ledger", "locking", "progress", "relocate", "removal", "storage"},
+    "rename": {"clone", "identity", "ledger", "locking", "rdepends", "relocate", "removal", "storage"},
     "terminal": {"command"},
     "request": {"command", "terminal"},
     "base": {"clone"},
