@@ -33,6 +33,7 @@ LAYERS = (
         "terminal",
         "request",
         "base",
+        "checks",
     },
     {"ephemeral"},
     {"options", "meter", "cli", "__init__", "__main__"},
@@ -56,6 +57,7 @@ SIDEWAYS = {
     "terminal": {"command"},
     "request": {"command", "terminal"},
     "base": {"clone"},
+    "checks": {"base", "storage", "tmpfs"},
     "cli": {"meter", "options", "__init__"},
     "__main__": {"cli"},
 }
