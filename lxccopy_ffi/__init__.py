@@ -27,10 +27,11 @@ from .rename import rename
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .base import create_base
+    from .checks import Finding, check
     from .mounts import Mount
 
 # What most runs do not need is imported when it is first asked for.
-_LATE = {"Mount": "mounts", "create_base": "base"}
+_LATE = {"Finding": "checks", "Mount": "mounts", "check": "checks", "create_base": "base"}
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ __all__ = [
     "ContainerExistsError",
     "ContainerNotFoundError",
     "EphemeralCopy",
+    "Finding",
     "LiblxcError",
     "LiblxcMissingError",
     "LxcCopyError",
@@ -48,6 +50,7 @@ __all__ = [
     "OptionError",
     "UnsupportedError",
     "__version__",
+    "check",
     "clone",
     "create_base",
     "default_lxcpath",

@@ -81,15 +81,15 @@ def remove(memberships: Iterable[Membership]) -> None:
         memberships: From of_process(), while the container still ran.
     """
     deadline = time.monotonic() + _GRACE
-    roots = _hierarchies()
+    roots = hierarchies()
     for controllers, path in memberships:
         root = roots.get(controllers)
         if root is not None:
             _remove(root + path, deadline)
 
 
-def _hierarchies() -> dict[str, str]:
-    """Where each hierarchy is mounted, by its controllers; "" is cgroup2."""
+def hierarchies() -> dict[str, str]:
+    """Return where each hierarchy is mounted, by its controllers; "" is cgroup2."""
     found: dict[str, str] = {}
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:

@@ -167,6 +167,12 @@ def _act(parsed: Parsed, signals: _Signals) -> int:
         if others or parsed.words or len(parsed.all("create-base")) > 1:
             raise OptionError("--create-base takes one name, and no other options than -P and -q")
         return _create_base(parsed)
+    if "check" in parsed:
+        if parsed.words or any(name not in ("check", "json", "lxcpath", "quiet") for name, _ in parsed.given):
+            raise OptionError("--check takes no words, and no other options than -P, -q and --json")
+        return _check(parsed)
+    if "json" in parsed:
+        raise OptionError("--json belongs to --check")
     call = _Call(parsed)
     if call.task == "ephemeral":
         return _ephemeral(call, signals)
@@ -312,6 +318,22 @@ def _create_base(parsed: Parsed) -> int:
         if "quiet" not in parsed:
             _print(f"Created {base.name} in {base.lxcpath}\n")
     return 0
+
+
+def _check(parsed: Parsed) -> int:
+    from .checks import MISSING, check
+
+    findings = check(parsed.get("lxcpath"))
+    works = not any(finding.state == MISSING for finding in findings)
+    if "json" in parsed:
+        import json
+
+        _print(json.dumps({"ok": works, "checks": [vars(finding) for finding in findings]}) + "\n")
+    elif "quiet" not in parsed:
+        for found in findings:
+            remedy = f"; {found.remedy}" if found.remedy else ""
+            _print(f"{found.state:<8} {found.name:<15}  {found.text}{remedy}\n")
+    return 0 if works else FAILED
 
 
 def _clone(call: _Call) -> int:

@@ -34,6 +34,7 @@ LAYERS = (
         "terminal",
         "request",
         "base",
+        "checks",
     },
     {"ephemeral", "reap"},
     {"options", "meter", "cli", "__init__", "__main__"},
@@ -57,6 +58,7 @@ SIDEWAYS = {
     "terminal": {"command"},
     "request": {"command", "terminal"},
     "base": {"clone"},
+    "checks": {"base", "storage", "tmpfs"},
     "cli": {"meter", "options", "__init__"},
     "__main__": {"cli"},
 }
