@@ -28,10 +28,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .base import create_base
     from .checks import Finding, check
+    from .listing import Copy, copies
     from .mounts import Mount
+    from .orphans import Orphan, reap
 
 # What most runs do not need is imported when it is first asked for.
-_LATE = {"Finding": "checks", "Mount": "mounts", "check": "checks", "create_base": "base"}
+_LATE = {
+    "Copy": "listing",
+    "Finding": "checks",
+    "Mount": "mounts",
+    "Orphan": "orphans",
+    "check": "checks",
+    "copies": "listing",
+    "create_base": "base",
+    "reap": "orphans",
+}
 
 __version__ = "0.1.0"
 
@@ -41,6 +52,7 @@ __all__ = [
     "Container",
     "ContainerExistsError",
     "ContainerNotFoundError",
+    "Copy",
     "EphemeralCopy",
     "Finding",
     "LiblxcError",
@@ -48,14 +60,17 @@ __all__ = [
     "LxcCopyError",
     "Mount",
     "OptionError",
+    "Orphan",
     "UnsupportedError",
     "__version__",
     "check",
     "clone",
+    "copies",
     "create_base",
     "default_lxcpath",
     "liblxc_version",
     "log_to",
+    "reap",
     "rename",
     "run",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
 from ._raw import pidfd_open, wait_readable
 
@@ -57,12 +58,29 @@ def of_name(name: str) -> set[Membership]:
     found = set()
     with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         ours = {controllers: path for _, controllers, path in (line.rstrip("\n").split(":", 2) for line in file)}
-    for controllers, root in _hierarchies().items():
+    for controllers, root in hierarchies().items():
         own = ours.get(controllers, "/")
         for parent in {"", own.rstrip("/"), os.path.dirname(own).rstrip("/")}:
             paths = [f"{parent}/lxc.{kind}.{name}" for kind in ("monitor", "payload")]
             found |= {(controllers, path) for path in paths if os.path.isdir(root + path)}
     return found
+
+
+def memory(pid: int, name: str) -> int | None:
+    """Return how much memory a container uses, in bytes; None where that is not accounted for.
+
+    Args:
+        pid: A process of it.
+        name: Its name.
+    """
+    roots = hierarchies()
+    for controllers, path in sorted(of_process(pid, name), reverse=True):
+        version_1 = "memory" in controllers.split(",")
+        file = "memory.usage_in_bytes" if version_1 else "memory.current"
+        if (version_1 or not controllers) and controllers in roots:
+            with suppress(OSError, ValueError), open(f"{roots[controllers]}{path}/{file}", encoding="ascii") as text:
+                return int(text.read())
+    return None
 
 
 def _belongs_to(cgroup: str, name: str) -> bool:

@@ -213,6 +213,7 @@ class Claim:
         elif self._fd >= 0 and not os.path.lexists(self.directory):
             forget_lock(self.name, self._lxcpath)
         self._remove_hidden()
+        reach("gone")
         self.close()
 
     def discard_quietly(self) -> None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from . import _raw, cgroups
 from ._raw import ffi, lib
 from .errors import ContainerNotFoundError, LiblxcError, OptionError
+from .faults import reach
 from .names import check_name, check_path, check_value
 from .processes import parent
 from .spawner import Guard, Spawn, Ward, await_or_kill, end_start
@@ -577,6 +578,7 @@ class Container:
             if not lib.container_stop(self._c) and self.running:
                 raise self.failure("stop")
         self.wait_gone()
+        reach("stopped")
 
     def shutdown(self, timeout: float | None = None) -> bool:
         """Ask the container's init to halt and wait for the monitor's end.

@@ -27,6 +27,7 @@ STEPS = (
     "lock-removed",
     "entombed",
     "emptied",
+    "gone",
     "released",
     "journal-written",
     "moved",

@@ -3,7 +3,7 @@
 
 It has a JSON object a line. The first one is written before the directory gets its name; it says who makes what, of
 what. Each further one adds to it what has become of it. Whoever finds a ledger that nobody locks, and none of the
-processes that it names, has found an orphan: see reap.py.
+processes that it names, has found an orphan: see orphans.py.
 """
 
 from __future__ import annotations
@@ -165,6 +165,18 @@ def lock(fd: int, path: str) -> bool:
     except BlockingIOError:
         return False
     return is_same(path, fd)
+
+
+def is_locked(fd: int) -> bool:
+    """Whether somebody has a ledger that is open here; does not keep it locked."""
+    import fcntl
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
 
 
 def read(fd: int) -> Record:

@@ -44,7 +44,17 @@ GROUPS = (
             Option("s", "snapshot", "", "make a copy that shares what it does not change"),
             Option("R", "rename", "", "give the container the new name; the last of -e, -s and -R counts"),
             Option("", "create-base", "NAME", "make a small container from the host's busybox, to copy from", new=True),
+        ),
+    ),
+    (
+        "Looking after them",
+        (
+            Option("", "list", "", "show the throwaway copies that there are", new=True),
+            Option("", "reap", "", "remove those whose makers died before they had tidied up", new=True),
+            Option("", "dry-run", "", "with --reap: only tell what would be removed", new=True),
+            Option("", "all", "", "with --reap: also stopped ephemeral containers of other tools", new=True),
             Option("", "check", "", "look what this machine can and cannot do", new=True),
+            Option("", "json", "", "with --list, --reap or --check: print what was found as JSON", new=True),
         ),
     ),
     (
@@ -96,7 +106,6 @@ GROUPS = (
             Option("a", "allowrunning", "", "copy the container also while it runs"),
             Option("", "rcfile", "FILE", "read the container's configuration from there"),
             Option("", "hook-arg", "ARG", "an argument for the container's lxc.hook.clone", new=True),
-            Option("", "json", "", "with --check: print what was found as JSON", new=True),
             Option("", "json-status-fd", "FD", "write there what happens, a JSON object a line", new=True),
             Option("o", "logfile", "FILE", "where liblxc's log goes"),
             Option("l", "logpriority", "LEVEL", "how much of it: TRACE, DEBUG, INFO, NOTICE, WARN, ERROR, ..."),
@@ -109,6 +118,9 @@ GROUPS = (
 )
 
 OPTIONS = tuple(option for _, options in GROUPS for option in options)
+
+# What has nothing to do with copying.
+UPKEEP = frozenset({"create-base", *(option.name for option in dict(GROUPS)["Looking after them"])})
 
 # These act at once, whatever is wrong with what follows them.
 _IMMEDIATE = ("help", "usage", "version", "?")
@@ -236,7 +248,7 @@ def help_text(program: str) -> str:
         f"       {program} [-P DIR] -n NAME -N NEWNAME [-s]             make a copy, or a snapshot",
         f"       {program} [-P DIR] -n NAME -N NEWNAME -R               give it another name",
         f"       {program} [-P DIR] --create-base NAME                  make something to copy",
-        f"       {program} [-P DIR] --check [--json]                    see whether it can work here",
+        f"       {program} [-P DIR] --list | --reap | --check [--json]  see what there is, tidy up, ...",
         "",
         "Copy LXC containers, above all for a moment: an overlay on NAME, in memory with -t,",
         "in which COMMAND runs as root and of which nothing is left.",

@@ -26,7 +26,6 @@ def discard(name: str, lxcpath: str) -> None:
     """
     with Container(name, lxcpath) as copy:
         copy.stop()
-        reach("stopped")
         try:
             if _needs_liblxc(copy):
                 _destroy(copy)

@@ -36,8 +36,8 @@ LAYERS = (
         "base",
         "checks",
     },
-    {"ephemeral", "reap"},
-    {"options", "meter", "cli", "__init__", "__main__"},
+    {"ephemeral", "listing", "orphans"},
+    {"options", "meter", "upkeep", "cli", "__init__", "__main__"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 MODULES = sorted(LEVEL)
@@ -59,7 +59,7 @@ SIDEWAYS = {
     "request": {"command", "terminal"},
     "base": {"clone"},
     "checks": {"base", "storage", "tmpfs"},
-    "cli": {"meter", "options", "__init__"},
+    "cli": {"meter", "options", "upkeep", "__init__"},
     "__main__": {"cli"},
 }
 

@@ -43,7 +43,7 @@ class Orphan:
         base: The lxcpath and the name of what it is a copy of; empty texts where nobody knows.
         reason: Why it is there, or why it cannot be removed.
         action: ``"removed"``, ``"kept"`` (it has data that were to be kept, and is an ordinary container now),
-            ``"renamed back"`` or ``"left"``.
+            ``"renamed back"``, ``"left"`` (it cannot be judged), or ``"failed"``.
     """
 
     def __init__(self, name: str, lxcpath: str, base: tuple[str, str], reason: str, action: str) -> None:
@@ -88,7 +88,7 @@ def reap(lxcpath: StrPath | None = None, *, dry_run: bool = False, everything: b
                 try:
                     candidate.bury(orphan)
                 except (OSError, LxcCopyError) as error:
-                    orphan.action, orphan.reason = "left", str(error)
+                    orphan.action, orphan.reason = "failed", str(error)
             if orphan is not None:
                 found.append(orphan)
     if not dry_run:
