@@ -60,6 +60,7 @@ SIDEWAYS = {
     "base": {"clone"},
     "checks": {"base", "storage", "tmpfs"},
     "cli": {"meter", "options", "upkeep", "__init__"},
+    "upkeep": {"options"},
     "__main__": {"cli"},
 }
 
