@@ -26,6 +26,7 @@ enum lxccopy_step {
 	LXCCOPY_STEP_FDS,
 	LXCCOPY_STEP_NAMESPACE,
 	LXCCOPY_STEP_TMPFS,
+	LXCCOPY_STEP_OVERLAY,
 	LXCCOPY_STEP_LOAD,
 	LXCCOPY_STEP_START,
 	LXCCOPY_STEP_MONITOR,
@@ -39,6 +40,7 @@ struct lxccopy_plan {
 	int log_fd;
 	int tmpfs_fd;		/* from lxccopy_mount(), or -1 */
 	const char *tmpfs_path;	/* where to mount it */
+	char **overlays;	/* overlays to mount then, options and place in turn, then NULL; or NULL */
 	bool private_mounts;	/* needs CAP_SYS_ADMIN */
 	bool foreground;	/* the helper itself becomes the monitor, with our terminal, until the container stops */
 	bool guarded;		/* the container ends with us, unless the guard is dismissed before */
@@ -237,6 +239,13 @@ static int start_container(struct lxccopy_plan *plan, struct lxccopy_report *rep
 		}
 		close(plan->tmpfs_fd);
 	}
+	for (char **overlay = plan->overlays; overlay && *overlay; overlay += 2) {
+		if (mount("lxccopy", overlay[1], "overlay", 0, overlay[0]) < 0) {
+			report->step = LXCCOPY_STEP_OVERLAY;
+			report->error = errno;
+			return -1;
+		}
+	}
 	reach(plan, "helper-mounted");
 	/* A fresh handle: after clone() some drivers start wrong from memory, and a thread may hold the caller's lock. */
 	c = liblxc.container_new(plan->name, plan->lxcpath);
@@ -290,12 +299,73 @@ static void await_children(void)
 	}
 }
 
+/* Where a hierarchy of cgroups is mounted, by its controllers as /proc/PID/cgroup has them; empty for cgroup2. */
+static bool find_hierarchy(const char *controllers, char *place, size_t size)
+{
+	FILE *mounts = fopen("/proc/self/mountinfo", "re");
+	size_t length = strlen(controllers), room = 0;
+	char *line = NULL;
+	bool found = false;
+
+	while (mounts && !found && getline(&line, &room, mounts) > 0) {
+		char *after = strstr(line, " - "), *point = line, *options;
+
+		if (!after || strncmp(after, length ? " - cgroup " : " - cgroup2 ", length ? 10 : 11) != 0)
+			continue;
+		line[strcspn(line, "\n")] = 0;
+		options = strrchr(after, ' ') + 1;
+		for (; length && (options = strstr(options, controllers)); options++)
+			if (options[-1] == ',' && (options[length] == ',' || !options[length]))
+				break;
+		for (int field = 0; field < 4; field++)
+			point += strcspn(point, " ") + 1;
+		found = !length || options;
+		snprintf(place, size, "%.*s", (int)strcspn(point, " "), point);
+	}
+	free(line);
+	if (mounts)
+		fclose(mounts);
+	return found;
+}
+
+/* After a failed start, with nobody left to do so: removes the cgroups that liblxc has moved us to. */
+static void leave_cgroups(void)
+{
+	FILE *file = fopen("/proc/self/cgroup", "re");
+	char *line = NULL, place[PATH_MAX], own[2 * PATH_MAX], procs[2 * PATH_MAX + 16];
+	size_t room = 0;
+
+	while (file && getline(&line, &room, file) > 0) {
+		char *controllers = strchr(line, ':') + 1, *path = strchr(controllers, ':'), *name;
+		int fd;
+
+		line[strcspn(line, "\n")] = 0;
+		*path++ = 0;
+		name = strstr(path, "/lxc.monitor.");
+		if (!name || strchr(name + 1, '/') || !find_hierarchy(controllers, place, sizeof(place)))
+			continue;
+		snprintf(own, sizeof(own), "%s%s", place, path);
+		snprintf(procs, sizeof(procs), "%s%.*s/cgroup.procs", place, (int)(name - path), path);
+		fd = open(procs, O_WRONLY | O_CLOEXEC);
+		if (fd >= 0) {
+			if (write(fd, "0", 1) == 1)
+				rmdir(own);
+			close(fd);
+		}
+	}
+	free(line);
+	if (file)
+		fclose(file);
+}
+
 static void spawn_child(struct lxccopy_plan plan, int socket, pid_t parent)
 {
 	struct lxccopy_report report = { 0 };
 	struct guard_message announcement = { LXCCOPY_HELPER, getpid() };
 	int *keep[] = { &socket, &plan.log_fd, &plan.tmpfs_fd };
 	int pidfd = -1;
+	ssize_t size;
+	char word;
 
 	if (plan.guard_socket >= 0)
 		send(plan.guard_socket, &announcement, sizeof(announcement), MSG_NOSIGNAL);
@@ -318,9 +388,12 @@ static void spawn_child(struct lxccopy_plan plan, int socket, pid_t parent)
 	reach(&plan, "helper-reported");
 	/* In the foreground liblxc has left a client of its open, who waits for our end: perhaps our caller, in stop(). */
 	close_from(socket + 1);
-	/* Until our caller has looked at us, or is dead. */
-	while (read(socket, &report, 1) < 0 && errno == EINTR)
-		;
+	/* Until our caller has looked at us, which it says, or is dead. */
+	do
+		size = read(socket, &word, 1);
+	while (size < 0 && errno == EINTR);
+	if (size == 0 && report.step != LXCCOPY_STARTED)
+		leave_cgroups();
 	_exit(0);
 }
 
@@ -604,8 +677,7 @@ static void lxccopy_finish(struct lxccopy_plan *plan, struct lxccopy_end *end)
 	end->monitor = -1;
 	receive_report(plan->socket, end);
 	read_cgroups(plan->helper, end->cgroups, sizeof(end->cgroups));
-	/* Not close() alone: a process that was forked meanwhile may hold this end of the socket as well. */
-	shutdown(plan->socket, SHUT_RDWR);
+	send(plan->socket, "", 1, MSG_NOSIGNAL);
 	close(plan->socket);
 	while (waitpid(plan->helper, NULL, 0) < 0 && errno == EINTR)
 		;

@@ -40,6 +40,7 @@ class _Lib:
     LXCCOPY_STEP_FDS: Final[int]
     LXCCOPY_STEP_NAMESPACE: Final[int]
     LXCCOPY_STEP_TMPFS: Final[int]
+    LXCCOPY_STEP_OVERLAY: Final[int]
     LXCCOPY_STEP_LOAD: Final[int]
     LXCCOPY_STEP_START: Final[int]
     LXCCOPY_STEP_MONITOR: Final[int]

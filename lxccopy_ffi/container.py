@@ -497,6 +497,7 @@ class Container:
         *,
         tmpfs: int = -1,
         tmpfs_path: str = "",
+        overlays: Sequence[tuple[str, str]] = (),
         log_level: str | None = None,
         foreground: bool = False,
         on_running: Callable[[], None] | None = None,
@@ -510,6 +511,7 @@ class Container:
         Args:
             tmpfs: A descriptor from _raw.new_mount() to mount there, or -1. It is still the caller's to close.
             tmpfs_path: The directory to mount it on.
+            overlays: Overlays to mount there as well, each by its options and the directory to mount it on.
             log_level: For the reason of a failure: ``"DEBUG"`` to see what failing hooks print; after log_to(), what
                 that says.
             foreground: The container gets our terminal, where we have one, as its console, and has stopped on return.
@@ -535,6 +537,7 @@ class Container:
                 log_level=None if self._log.shared else log_level,
                 tmpfs=tmpfs,
                 tmpfs_path=tmpfs_path,
+                overlays=overlays,
                 foreground=terminal,
                 ward=ward,
             )

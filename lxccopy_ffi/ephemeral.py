@@ -136,6 +136,7 @@ class EphemeralCopy:
         self._ran = False
         self._claim: Claim | None = None
         self._memory = -1
+        self._overlays: list[tuple[str, str]] = []
 
     @property
     def container(self) -> Container:
@@ -157,7 +158,7 @@ class EphemeralCopy:
         Raises:
             LxcCopyError: As clone() does; nothing is left of the copy.
         """
-        return self._create(self._via or memory.HOOK)
+        return self._create(self._via or memory.HOOK, ours=False)
 
     def start(self, *, foreground: bool = False) -> Container:
         """Start the copy, and make it first where create() was not called. It runs until it stops or is closed.
@@ -176,12 +177,13 @@ class EphemeralCopy:
             raise ValueError(f"the copy {self.name!r} runs already")
         try:
             if not made_before:
-                self._create(self._via)
+                self._create(self._via, ours=True)
             copy = self.container
             level = "DEBUG" if any(copy.config(key) for key in _HOOKS) else None
             copy.start(
                 tmpfs=self._memory,
                 tmpfs_path=memory.MOUNT_POINT if self._memory >= 0 else "",
+                overlays=self._overlays,
                 log_level=level,
                 foreground=foreground,
                 on_running=self._running,
@@ -296,7 +298,7 @@ class EphemeralCopy:
             claim.keep()
         else:
             claim.ledger.add(detached=True)
-        self._dismiss()
+        self._dismiss(tidy=bool(self._overlays))
         claim.close()
 
     def _dismiss(self, *, tidy: bool = False) -> None:
@@ -340,7 +342,8 @@ class EphemeralCopy:
     ) -> None:
         self.close()
 
-    def _create(self, via: str | None) -> Container:
+    def _create(self, via: str | None, *, ours: bool) -> Container:
+        """Make it; to be started by us, or by whoever likes."""
         if self._container is not None:
             raise ValueError(f"the copy {self._container.name!r} is made already")
         with ExitStack() as undo:
@@ -356,8 +359,9 @@ class EphemeralCopy:
             )
             _check_user(base)
             check_target(self._wanted_name, path)
-            self.tmpfs_via = way = self._choose_way(via, base)
-            if way == memory.MONITOR:
+            self.tmpfs_via = way = self._choose_way(via)
+            merged = ours and way != memory.HOOK and self._wants_merged(base, plan)
+            if way == memory.MONITOR or merged:
                 memory.ensure_mount_point()
             targets = self._resolve_targets(plan.storage)
             self._claim = Claim(
@@ -373,8 +377,8 @@ class EphemeralCopy:
             undo.callback(self._close_memory)
             copy = self._clone(base, plan, path, undo)
             try:
-                if way == memory.MONITOR:
-                    self._use_monitor(copy, plan.storage)
+                if way == memory.MONITOR or merged:
+                    self._use_monitor(copy, plan.storage, merged=merged)
                 elif not self._keep_name:
                     personalise(copy)
                 reach("personalised")
@@ -415,25 +419,57 @@ class EphemeralCopy:
         reach("marked")
         return copy
 
-    def _choose_way(self, via: str | None, base: Container) -> str | None:
+    def _choose_way(self, via: str | None) -> str | None:
         if self._limits is None:
             return None
-        # In a user namespace liblxc mounts the overlay as mapped root, who cannot reach a tmpfs of ours.
-        possible = os.geteuid() == 0 and not base.config("lxc.idmap")
+        possible = os.geteuid() == 0
         if via == memory.MONITOR and not possible:
-            raise OptionError("tmpfs_via='monitor' needs root and a base without an id map; use 'hook'")
+            raise OptionError("tmpfs_via='monitor' needs root; use 'hook'")
         return via or (memory.MONITOR if possible else memory.HOOK)
 
-    def _use_monitor(self, copy: Container, base: Storage) -> None:
-        """Make the tmpfs and point the copy's overlay at where the monitor will have it."""
-        assert self._limits is not None  # noqa: S101 - for the type checker
+    def _wants_merged(self, base: Container, plan: Plan) -> bool:
+        """Whether the overlay is ours to mount, since liblxc would mount it in the copy's user namespace."""
+        mapped = os.geteuid() == 0 and bool(base.config("lxc.idmap"))
+        return mapped and plan.storage.is_directory and not self._keep_data
+
+    def _use_monitor(self, copy: Container, base: Storage, *, merged: bool) -> None:
+        """Make the tmpfs and point the copy's root file system at where the monitor will have it.
+
+        Args:
+            copy: The copy.
+            base: Where its base is.
+            merged: Whether the overlay is ours to mount.
+        """
         made = Storage(copy)
-        self._memory = memory.make(self._limits, base.upper or base.lower[0])
+        upper, work = made.upper, f"{os.path.dirname(made.upper)}/work"
+        lower = made.lower
+        if self._limits is None:
+            self._memory = memory.make_empty(memory.Limits("64K"))  # something to mount on
+        else:
+            self._memory = memory.make(self._limits, base.upper or base.lower[0])
+            upper, work = memory.UPPER, f"{os.path.dirname(memory.UPPER)}/work"
         if not self._keep_name:
-            personalise(copy, f"/proc/self/fd/{self._memory}/upper/delta")
+            personalise(copy, "" if self._limits is None else f"/proc/self/fd/{self._memory}/upper/delta")
         # What clone(), a hook of the base or we wrote to disk is not in the tmpfs: it becomes a layer below it.
-        lower = ([made.upper] if os.listdir(made.upper) else []) + made.lower
-        copy.replace_config("lxc.rootfs.path", ":".join(["overlay", *lower, memory.UPPER]))
+        if self._limits is not None and os.listdir(made.upper):
+            lower = [made.upper, *lower]
+        if merged:
+            self._overlays.append((memory.overlay_options(lower, upper, work), memory.MERGED))
+            os.mkdir(os.path.basename(memory.MERGED), 0o755, dir_fd=self._memory)
+            copy.replace_config("lxc.rootfs.path", f"dir:{memory.MERGED}")
+            # liblxc would remove it as a directory, file by file, and so fill the upper layer with whiteouts.
+            copy.clear_config("lxc.ephemeral")
+        else:
+            copy.replace_config("lxc.rootfs.path", ":".join(["overlay", *lower, upper]))
+
+    def _mount(self, options: str) -> Mount:
+        """Have an overlay mounted where only the monitor sees it, and return the mount of that in the copy."""
+        from .mounts import Mount
+
+        place = f"{memory.MERGED}-{random_suffix()}"
+        os.mkdir(os.path.basename(place), 0o755, dir_fd=self._memory)
+        self._overlays.append((options, place))
+        return Mount(place)
 
     def _use_hook(self, copy: Container, layers: list[memory.Layer]) -> None:
         """Write the hook that mounts the tmpfs, and move what it would hide below it."""
@@ -500,6 +536,8 @@ class EphemeralCopy:
             upper, work = [f"{parent}/{layer.name}" for layer in pair] or ["", ""]
             directory = os.path.isdir(mount.source)
             entry = mount.entry(target, directory=directory, lower=lower, upper=upper, work=work)
+            if pair and self._overlays:
+                entry = self._mount(mount.layers(lower, upper, work)).entry(target)
             copy.set_config("lxc.mount.entry", entry)
             layers += pair
         return layers

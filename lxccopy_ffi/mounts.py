@@ -94,10 +94,14 @@ class Mount:
         """
         where = _escape(target.lstrip("/"))
         if self.kind == OVERLAY:
-            layers = f"lowerdir={_escape_option(lower or self.source)},upperdir={upper},workdir={work}"
+            layers = self.layers(lower, upper, work)
             return f"{_escape(self.source)} {where} overlay {_escape(layers)},create=dir"
         option, create = ("ro" if self.read_only else "rw"), ("dir" if directory else "file")
         return f"{_escape(self.source)} {where} none bind,optional,{option},create={create} 0 0"
+
+    def layers(self, lower: str, upper: str, work: str) -> str:
+        """Return the options of the overlay that this is; the arguments are those of entry()."""
+        return f"lowerdir={_escape_option(lower or self.source)},upperdir={upper},workdir={work}"
 
 
 def parse_all(mounts: Sequence[Mount | str]) -> list[Mount]:

@@ -15,7 +15,7 @@ from .ledger import FILE, HIDDEN
 from .locking import forget_lock
 from .names import random_suffix
 from .storage import Storage
-from .tmpfs import UPPER
+from .tmpfs import MERGED, UPPER
 
 
 def discard(name: str, lxcpath: str) -> None:
@@ -44,7 +44,7 @@ def _needs_liblxc(copy: Container) -> bool:
         return False
     storage = Storage(copy)
     own = storage.upper or storage.lower[0]
-    return bool(own) and not (storage.is_directory and (own == UPPER or own.startswith(f"{copy.directory}/")))
+    return bool(own) and not (storage.is_directory and (own in (UPPER, MERGED) or own.startswith(f"{copy.directory}/")))
 
 
 def _destroy(copy: Container) -> None:

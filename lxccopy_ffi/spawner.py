@@ -8,12 +8,13 @@ import os
 import time
 
 from . import cgroups
-from ._raw import above_stdio, fail, ffi, lib, text, wait_readable
+from ._raw import above_stdio, fail, ffi, lib, string_list, text, wait_readable
 from .faults import KILL_AT, reach
 from .processes import descendants, kill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Protocol
 
     class Foreground(Protocol):
@@ -30,6 +31,7 @@ _STEPS = {
     lib.LXCCOPY_STEP_FDS: "preparing descriptors",
     lib.LXCCOPY_STEP_NAMESPACE: "making a private mount namespace",
     lib.LXCCOPY_STEP_TMPFS: "mounting the tmpfs",
+    lib.LXCCOPY_STEP_OVERLAY: "mounting the overlay",
     lib.LXCCOPY_STEP_LOAD: "loading the configuration",
     lib.LXCCOPY_STEP_MONITOR: "watching its monitor",
     lib.LXCCOPY_STEP_HELPER: "the start helper died",
@@ -115,6 +117,7 @@ class Spawn:
         log_level: str | None,
         tmpfs: int,
         tmpfs_path: str,
+        overlays: Sequence[tuple[str, str]] = (),
         foreground: Foreground | None = None,
         ward: Ward | None = None,
     ) -> None:
@@ -129,6 +132,7 @@ class Spawn:
             log_level: What goes there.
             tmpfs: What to mount.
             tmpfs_path: Where to mount it.
+            overlays: Overlays to mount, by their options and where to mount them.
             foreground: Waits for the end of a container that gets our terminal.
             ward: What a guard shall end; None for no guard.
 
@@ -139,6 +143,8 @@ class Spawn:
         strings = [ffi.new("char[]", os.fsencode(item)) for item in (name, lxcpath, tmpfs_path, log_level or "")]
         plan.name, plan.lxcpath, plan.tmpfs_path = strings[:3]
         plan.log_level = strings[3] if log_level else ffi.NULL
+        words = string_list(word for overlay in overlays for word in overlay)  # kept until the helper has them
+        plan.overlays = words[0]
         plan.log_fd, plan.tmpfs_fd = log_fd, tmpfs
         plan.private_mounts = os.geteuid() == 0
         plan.foreground = foreground is not None

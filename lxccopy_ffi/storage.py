@@ -9,7 +9,7 @@ import stat
 from . import identity
 from .errors import OptionError, UnsupportedError
 from .names import check_path
-from .tmpfs import UPPER
+from .tmpfs import MERGED, UPPER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Plan:
         self._running = source.running
         if not self.storage.lower[0]:
             raise UnsupportedError(f"{self._where} has no root file system (lxc.rootfs.path in {source.config_source})")
-        if self.storage.upper == UPPER:
+        if self.storage.upper == UPPER or self.storage.lower == [MERGED]:
             raise UnsupportedError(f"{self._where} is a throwaway copy in memory, of which there can be no copies")
         if source.name not in source.config("lxc.rootfs.path"):
             raise UnsupportedError(

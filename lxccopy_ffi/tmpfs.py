@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 MOUNT_POINT = "/run/lxccopy"
 UPPER = f"{MOUNT_POINT}/upper/delta"
 
+MERGED = f"{MOUNT_POINT}/merged"
+"""Where a monitor has the root file system of a container with an id map: an overlay of root's, which can forget the
+directories below it, as one of a user namespace cannot."""
+
 # On the host a link to nowhere stands in its place. liblxc would make a missing upper directory, and a copy that is
 # started by other means would run on disk; through this link, in /proc, not even root can make one.
 _DEAD_END = "/proc/only-a-monitor-of-lxccopy-has-a-tmpfs-here"
@@ -99,10 +103,7 @@ def make(limits: Limits, root: str) -> int:
     Raises:
         UnsupportedError: The kernel cannot, or we may not.
     """
-    try:
-        fd = _raw.new_mount("tmpfs", {"source": "lxccopy", "mode": "0755", **limits.options})
-    except OSError as error:
-        raise UnsupportedError(f"cannot make a tmpfs (mode=0755{limits.mount_options}): {error.strerror}") from error
+    fd = make_empty(limits)
     try:
         for directory in ("upper", "upper/work", "upper/delta"):
             os.mkdir(directory, 0o700, dir_fd=fd)
@@ -117,6 +118,30 @@ def make(limits: Limits, root: str) -> int:
         os.close(fd)
         raise UnsupportedError(f"the tmpfs is too small to hold anything: {error.strerror}") from error
     return fd
+
+
+def make_empty(limits: Limits) -> int:
+    """Return a descriptor of a new tmpfs with nothing in it, mounted nowhere.
+
+    Raises:
+        UnsupportedError: The kernel cannot, or we may not.
+    """
+    try:
+        return _raw.new_mount("tmpfs", {"source": "lxccopy", "mode": "0755", **limits.options})
+    except OSError as error:
+        raise UnsupportedError(f"cannot make a tmpfs (mode=0755{limits.mount_options}): {error.strerror}") from error
+
+
+def overlay_options(lower: Iterable[str], upper: str, work: str) -> str:
+    """Return the options of an overlay mount; none of the paths has a comma, colon or backslash.
+
+    Raises:
+        UnsupportedError: The kernel takes no more than a page of them.
+    """
+    options = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work}"
+    if len(os.fsencode(options)) >= os.sysconf("SC_PAGESIZE"):
+        raise UnsupportedError(f"the paths of the layers are too long for an overlay: {options[:80]}...")
+    return options
 
 
 class Layer:

@@ -124,8 +124,9 @@ class Left:
         """Fail if anything differs from when this was made."""
         assert self.state == self._look()
         left = cgroups() - self.cgroups
-        if left:  # a container of somebody else's on this machine may be on its way up or down
-            time.sleep(0.5)
+        deadline = time.monotonic() + 5
+        while left and time.monotonic() < deadline:  # somebody else's containers on this machine come and go
+            time.sleep(0.1)
             left &= cgroups()
         assert set() == left
 

@@ -653,7 +653,7 @@ def test_dismiss(lxcpath: str) -> None:
     """A guard ends when it is dismissed, and is waited for; without one nothing is done."""
     texts = [ffi.new("char[]", text) for text in (b"base", os.fsencode(lxcpath), b"/nonexistent")]
     tmpfs = _raw.new_mount("tmpfs", {})
-    plan: Any = ffi.new("struct lxccopy_plan *", [texts[0], texts[1], NULL, -1, tmpfs, texts[2], True])
+    plan: Any = ffi.new("struct lxccopy_plan *", [texts[0], texts[1], NULL, -1, tmpfs, texts[2], NULL, True])
     plan.guarded, plan.ledger_fd, plan.directory_fd = True, -1, -1
     lib.lxccopy_spawn(plan)
     os.close(tmpfs)
@@ -670,7 +670,7 @@ def test_spawn_reports(lxcpath: str) -> None:
     """The helper reports where it failed and with which errno, and ends when that is read; its death is noticed."""
     texts = [ffi.new("char[]", text) for text in (b"base", os.fsencode(lxcpath), b"/nonexistent")]
     tmpfs = _raw.new_mount("tmpfs", {})
-    plan: Any = ffi.new("struct lxccopy_plan *", [texts[0], texts[1], NULL, -1, tmpfs, texts[2], True])
+    plan: Any = ffi.new("struct lxccopy_plan *", [texts[0], texts[1], NULL, -1, tmpfs, texts[2], NULL, True])
     end: Any = ffi.new("struct lxccopy_end *")
     lib.lxccopy_spawn(plan)
     helper, cgroup = plan.helper, Path("/proc/self/cgroup").read_bytes()
@@ -684,7 +684,7 @@ def test_spawn_reports(lxcpath: str) -> None:
 def test_spawn_reports_a_dead_helper(lxcpath: str) -> None:
     """A helper that is killed before its report is noticed."""
     texts = [ffi.new("char[]", text) for text in (b"base", os.fsencode(lxcpath))]
-    plan: Any = ffi.new("struct lxccopy_plan *", [texts[0], texts[1], NULL, -1, -1, NULL, True])
+    plan: Any = ffi.new("struct lxccopy_plan *", [texts[0], texts[1], NULL, -1, -1, NULL, NULL, True])
     end: Any = ffi.new("struct lxccopy_end *")
     plan.helper = os.posix_spawn("/bin/true", ["true"], {})
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

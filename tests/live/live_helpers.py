@@ -9,6 +9,7 @@ import os
 import pty
 import select
 import shutil
+import stat
 import struct
 import subprocess
 import sys
@@ -23,6 +24,9 @@ from conftest import ROOT
 from lxccopy_ffi import Container, EphemeralCopy, _raw, clone, create_base
 from lxccopy_ffi.locking import forget_lock
 from lxccopy_ffi.removal import discard
+
+# Who the root of an id-mapped container is on the host.
+MAPPED_ROOT = 100000
 
 # How the copy's writable layer is kept, as options of the command line.
 WAYS = {"disk": [], "monitor": ["-t"], "hook": ["-t", "--tmpfs-via=hook"]}
@@ -56,6 +60,44 @@ def plain(lxcpath: str, name: str, *lines: str) -> Iterator[Path]:
         create_base(name, lxcpath=lxcpath).close()
         configure(lxcpath, name, *lines)
         yield Path(lxcpath, name)
+
+
+@contextmanager
+def mapped(lxcpath: str, name: str, *lines: str) -> Iterator[Path]:
+    """A container of its own with an id map; its directory. Copies of it are started with with_subordinate_ids()."""
+    ids = (f"lxc.idmap = {kind} 0 {MAPPED_ROOT} 65536" for kind in "ug")
+    with traversable(lxcpath), plain(lxcpath, name, *ids, *lines) as directory:
+        for path in (directory, directory / "rootfs", *(directory / "rootfs").rglob("*")):
+            mode = path.lstat().st_mode
+            os.lchown(path, MAPPED_ROOT, MAPPED_ROOT)
+            if not path.is_symlink():
+                path.chmod(stat.S_IMODE(mode))
+        yield directory
+
+
+@contextmanager
+def traversable(lxcpath: str) -> Iterator[None]:
+    """Let all users pass through the directories above containers."""
+    parents = [Path(lxcpath), *Path(lxcpath).parents]
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in parents]
+    for path, mode in zip(parents, modes):
+        if not mode & 0o001:
+            path.chmod(mode | 0o011)
+    try:
+        yield
+    finally:
+        for path, mode in zip(parents, modes):
+            if stat.S_IMODE(path.stat().st_mode) != mode:
+                path.chmod(mode)
+
+
+def with_subordinate_ids(*command: str) -> list[str]:
+    """A command that has root's subordinate ids to map, in a view of /etc that only it has."""
+    script = f"""
+        mount -t tmpfs none /mnt && echo root:{MAPPED_ROOT}:65536 > /mnt/ids &&
+        mount --bind /mnt/ids /etc/subuid && mount --bind /mnt/ids /etc/subgid && umount -l /mnt && exec "$@"
+    """
+    return ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *command]
 
 
 def configure(lxcpath: str, name: str, *lines: str) -> None:

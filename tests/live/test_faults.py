@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Cli, Left
-from live_helpers import changes, plain, removed, running, tree
+from live_helpers import changes, mapped, plain, removed, running, tree, with_subordinate_ids
 
 from lxccopy_ffi import Container, clone, rdepends, reap, rename
 from lxccopy_ffi.faults import STEPS
@@ -37,6 +37,9 @@ WAYS: dict[str, list[str]] = {
     "-R": ["-n", "source", "-N", "copy", "-R"],
     "create-base": ["--create-base", "copy"],
     "run": [],
+    "-e mapped": ["-n", "source", "-N", "copy", "-e", "--", "true"],
+    "-e -t mapped": ["-n", "source", "-N", "copy", "-e", "-t", "--", "true"],
+    "-e -d mapped": ["-n", "source", "-N", "copy", "-e", "-t"],
     "too small": ["-n", "source", "-N", "copy", "-e", "-t", "--tmpfs-size=4096", "--", "true"],
 }
 
@@ -60,6 +63,9 @@ MATRIX: dict[str, list[str]] = {
     "-R": ["journal-written", "moved", "exchanged", "renamed-for-bases", "renamed-inside", "released"],
     "create-base": [*CLAIM, "released"],
     "run": [*COPY, *START, *COMMAND, "stopped", "gone"],
+    "-e mapped": [*COPY, *START, *COMMAND, *DISCARD],
+    "-e -t mapped": [*COPY, *START, *COMMAND, *DISCARD],
+    "-e -d mapped": [*COPY, *START],
     "too small": DISCARD,
 }
 
@@ -88,7 +94,7 @@ def test_every_step_is_in_the_matrix() -> None:
 def prepared_source(lxcpath: str, way: str) -> Iterator[Path]:
     """What is copied: a container of its own, for -R a snapshot, whose base remembers it."""
     if way != "-R":
-        with plain(lxcpath, "source") as directory:
+        with (mapped if way.endswith("mapped") else plain)(lxcpath, "source") as directory:
             yield directory
         return
     with removed(lxcpath, "source"):
@@ -100,7 +106,8 @@ def command_of(way: str, lxcpath: str) -> list[str]:
     """The command line of a way."""
     if way == "run":
         return [sys.executable, "-c", RUN, lxcpath]
-    return [sys.executable, "-m", "lxccopy_ffi", "-q", "-P", lxcpath, *WAYS[way]]
+    command = [sys.executable, "-m", "lxccopy_ffi", "-q", "-P", lxcpath, *WAYS[way]]
+    return with_subordinate_ids(*command) if way.endswith("mapped") else command
 
 
 def call(way: str, lxcpath: str, step: str) -> subprocess.CompletedProcess[str]:
@@ -142,7 +149,7 @@ def test_killed(lxccopy: Cli, lxcpath: str, way: str, step: str) -> None:
                 assert before[0] == sorted(os.listdir(lxcpath))
                 return
             discard("copy", lxcpath)
-        elif (way, step) == ("-e -d", "helper-reported"):
+        elif way.startswith("-e -d") and step == "helper-reported":
             assert running(lxcpath, "copy")  # there was nothing left to do for the helper
             discard("copy", lxcpath)
         else:
