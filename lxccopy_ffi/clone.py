@@ -7,11 +7,12 @@ import errno
 import os
 from contextlib import ExitStack, contextmanager
 
-from . import identity, notices, relocate
+from . import identity, notices, relocate, userns
 from ._raw import above_stdio, default_lxcpath, new_mount, write_all
 from .container import CloneFlag, Container
 from .errors import AccessError, ContainerExistsError, LxcCopyError, OptionError, UnsupportedError
 from .locking import forget_lock
+from .ordinary import use_overlay
 from .names import check_file, check_flag, check_name, check_path, check_words, random_name
 from .removal import discard
 from .storage import Plan, Storage, check_kind, check_size
@@ -350,7 +351,10 @@ def personalise(copy: Container, top: str = "", *, fresh_id: bool = True) -> Non
     storage = Storage(copy)
     if storage.is_on_host:
         try:
-            personalise_layers(storage.upper, storage.lower, copy.name, top, fresh_id=fresh_id)
+            if userns.needed():
+                userns.call("clone", "personalise_layers", storage.upper, storage.lower, copy.name, top, fresh_id)
+            else:
+                personalise_layers(storage.upper, storage.lower, copy.name, top, fresh_id)
         except OSError as error:
             too_small = "; the tmpfs is too small" if top and error.errno == errno.ENOSPC else ""
             raise UnsupportedError(
@@ -362,7 +366,13 @@ def personalise(copy: Container, top: str = "", *, fresh_id: bool = True) -> Non
         )
 
 
-def personalise_layers(upper: str, lower: Sequence[str], name: str, top: str = "", *, fresh_id: bool = True) -> None:
+def personalise_layers(
+    upper: str,
+    lower: Sequence[str],
+    name: str,
+    top: str = "",
+    fresh_id: bool = True,  # noqa: FBT001, FBT002 - another process calls it, too, without keywords
+) -> None:
     """The same for a root file system in @lower, or an overlay with the work directory beside @upper."""
     with ExitStack() as stack:
 
@@ -377,6 +387,19 @@ def personalise_layers(upper: str, lower: Sequence[str], name: str, top: str = "
             identity.personalise_above(above, opened(identity.open_root(lower[0])), name, fresh_id=fresh_id)
         else:
             identity.personalise(opened(open_merged(lower, upper)), name, fresh_id=fresh_id)
+
+
+def resolve(layers: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """Return paths in a container of several layers with their links resolved, as root of a user namespace can.
+
+    Raises:
+        OSError: A path leads through a file, or in a circle, or the layers cannot be put together.
+    """
+    root = open_merged(layers)
+    try:
+        return [identity.resolve(root, target) for target in targets]
+    finally:
+        os.close(root)
 
 
 @contextmanager
@@ -485,6 +508,8 @@ def clone(
             progress=progress,
         )
         undo.callback(copy.close)
+        if userns.needed() and Storage(copy).kind == "overlay":
+            use_overlay(copy)
         copy.save_config()
         if not keep_name:
             personalise(copy, fresh_id=fresh_id)

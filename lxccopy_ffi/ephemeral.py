@@ -7,7 +7,7 @@ import os
 import stat
 from contextlib import ExitStack, suppress
 
-from . import identity, notices
+from . import identity, notices, ordinary, userns
 from . import tmpfs as memory
 from .clone import (
     Claim,
@@ -135,6 +135,7 @@ class EphemeralCopy:
         self._ran = False
         self._claim: Claim | None = None
         self._memory = -1
+        self._ordinary = os.geteuid() != 0
 
     @property
     def container(self) -> Container:
@@ -327,7 +328,9 @@ class EphemeralCopy:
                 kind=self._kind,
                 allow_running=self._allow_running,
             )
-            _check_user(base)
+            if self._ordinary:
+                ordinary.check(base, path)
+                ordinary.check_sources([mount.source for mount in self._mounts], base)
             check_target(self._wanted_name, path)
             self.tmpfs_via = way = self._choose_way(via, base)
             if way == memory.MONITOR:
@@ -340,10 +343,14 @@ class EphemeralCopy:
             try:
                 if way == memory.MONITOR:
                     self._use_monitor(copy, plan.storage)
-                elif not self._keep_name:
+                elif not (self._keep_name or self._ordinary):
                     personalise(copy)
                 layers = self._add_mounts(copy, targets, way)
-                if way == memory.HOOK:
+                if self._ordinary:
+                    ordinary.prepare(
+                        copy, self._limits, layers, keep_name=self._keep_name, keep_data=self._keep_data
+                    )
+                elif way == memory.HOOK:
                     self._use_hook(copy, layers)
             except OSError as error:
                 raise UnsupportedError(f"cannot prepare {name!r} in {path}: {error.strerror}") from error
@@ -401,9 +408,7 @@ class EphemeralCopy:
         assert self._limits is not None  # noqa: S101 - for the type checker
         made = Storage(copy)
         if os.listdir(made.upper):
-            carried = f"{copy.directory}/carried"
-            os.rename(made.upper, carried)
-            os.mkdir(made.upper, 0o755)
+            carried = memory.carry(copy.directory)
             copy.replace_config("lxc.rootfs.path", ":".join(["overlay", carried, *made.lower, made.upper]))
         script = memory.hook_script(copy.directory, copy.name, self._limits, layers, keep_name=self._keep_name)
         copy.set_config("lxc.hook.pre-mount", memory.write_hook(copy.directory, script))
@@ -425,6 +430,10 @@ class EphemeralCopy:
                 " could lead the mount anywhere"
             )
         try:
+            if self._ordinary and len(storage.layers) > 1:
+                return list(
+                    userns.call("clone", "resolve", storage.layers, [mount.target for mount in self._mounts])
+                )
             root = open_merged(storage.layers) if len(storage.layers) > 1 else identity.open_root(storage.lower[0])
         except OSError as error:
             raise UnsupportedError(f"cannot look into the layers of {self.source!r}: {error.strerror}") from error
@@ -456,11 +465,12 @@ class EphemeralCopy:
             )
             if way == memory.MONITOR:
                 memory.make_layers(f"/proc/self/fd/{self._memory}/upper", pair)
-            elif way is None:
+            elif way is None and not self._ordinary:
                 memory.make_layers(copy.directory, pair)
             upper, work = [f"{parent}/{layer.name}" for layer in pair] or ["", ""]
             directory = os.path.isdir(mount.source)
-            entry = mount.entry(target, directory=directory, lower=lower, upper=upper, work=work)
+            more = ordinary.overlay_options() if self._ordinary else ""
+            entry = mount.entry(target, directory=directory, lower=lower, upper=upper, work=work, more=more)
             copy.set_config("lxc.mount.entry", entry)
             layers += pair
         return layers
@@ -530,38 +540,6 @@ def _check_storage(storage: str | None, *, tmpfs: bool) -> str | None:
     if tmpfs and kind not in (None, "overlay"):
         raise OptionError("A container can only be placed on a tmpfs when the overlay storage driver is used")
     return kind
-
-
-def _check_user(base: Container) -> None:
-    """Refuse early what liblxc would refuse late: an ordinary user without subordinate ids, or a base without a map."""
-    if os.geteuid() == 0:
-        return
-    user = _user_name()
-    for file in ("/etc/subuid", "/etc/subgid"):
-        if not _has_range(file, user):
-            raise AccessError(
-                f"user {user!r} has no subordinate ids in {file}, which containers of ordinary users need; "
-                f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
-            )
-    if not base.config("lxc.idmap"):
-        raise AccessError(f"{base.where} has no id map (lxc.idmap), so only root can start a copy of it")
-
-
-def _user_name() -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
-
-
-def _has_range(file: str, user: str) -> bool:
-    try:
-        with open(file, encoding="utf-8", errors="replace") as lines:
-            return any(line.split(":", 1)[0] in (user, str(os.geteuid())) for line in lines)
-    except OSError:
-        return False
 
 
 def run(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 
-from . import identity
+from . import identity, userns
 from ._raw import NO_MOUNTS, openat2
 from .container import Container
 from .errors import LiblxcError
@@ -26,17 +26,32 @@ def discard(name: str, lxcpath: str) -> None:
             # But not what liblxc refuses to remove, as others depend on it, nor before a hook has seen it.
             if not (os.path.lexists(f"{copy.directory}/lxc_snapshots") or copy.config("lxc.hook.destroy")):
                 for tree in ("overlay", "rootfs"):
-                    remove_tree(f"{copy.directory}/{tree}", keep=True)
+                    _remove(f"{copy.directory}/{tree}", keep=True)
             if copy.defined:
                 copy.destroy()
-            remove_tree(copy.directory)
+            _remove(copy.directory)
         except OSError as error:
             raise LiblxcError("remove", name, lxcpath, f"{error.filename}: {error.strerror}") from error
         except LiblxcError:
             if os.path.lexists(copy.config_file):
                 raise  # otherwise its monitor was faster
-            remove_tree(copy.directory)
+            _remove(copy.directory)
     forget_lock(name, lxcpath)
+
+
+def _remove(path: str, *, keep: bool = False) -> None:
+    """Remove a directory that may be ours or our subordinate ids'."""
+    try:
+        remove_tree(path, keep=keep)
+    except PermissionError:
+        if not userns.needed():
+            raise
+        userns.call("removal", "remove_mapped_tree", path, keep)
+
+
+def remove_mapped_tree(path: str, keep: bool) -> None:  # noqa: FBT001 - of a call that has no keywords
+    """Remove one as root of a user namespace that has the owners of all files in it."""
+    remove_tree(path, keep=keep)
 
 
 def remove_tree(path: str, *, keep: bool = False) -> None:

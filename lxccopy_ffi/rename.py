@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, suppress
 
-from . import identity, notices, rdepends, relocate
+from . import identity, notices, rdepends, relocate, userns
 from .clone import Claim, check_target, clone, open_source, open_system, personalise, read_config
 from .container import Container
 from .errors import AccessError, UnsupportedError
@@ -137,7 +137,9 @@ def _move(old: Container, name: str) -> Container:
             new = Container(name, lxcpath)
             undo.callback(new.close)
             storage = Storage(new)
-            if storage.is_on_host:
+            if userns.needed():
+                undo.callback(userns.call, "clone", "personalise_layers", storage.upper, storage.lower, before, "", False)
+            elif storage.is_on_host:
                 with open_system(storage) as root:
                     undo.callback(_restore, storage, identity.read_all(root))
             personalise(new, fresh_id=False)

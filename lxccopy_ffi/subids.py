@@ -8,6 +8,7 @@ import stat
 
 from .errors import AccessError
 from .storage import find_program
+from .tmpfs import mapped_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,16 +132,6 @@ def _covers(ours: Iterable[Range], wanted: Range) -> bool:
         if start <= first < start + count:
             first = start + count
     return first >= end
-
-
-def mapped_root(text: str) -> Range:
-    """Return the host's user and group id of a container's root, from its lxc.idmap; ours where that has none."""
-    found = {kind: own() for kind, own in _OWN.items()}
-    for line in text.splitlines():
-        kinds, inside, outside, _ = line.split()
-        if inside == "0":
-            found.update(dict.fromkeys("ug" if kinds == "b" else kinds, int(outside)))
-    return found["u"], found["g"]
 
 
 def check_way(path: str, idmap: str) -> None:

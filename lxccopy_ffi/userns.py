@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from subprocess import Popen
+    from typing import Any
 
 # What the process there runs. It is a new one, since a process with threads cannot enter a user namespace.
 _PROGRAM = """\
@@ -35,13 +36,16 @@ def needed() -> bool:
     return os.geteuid() != 0
 
 
-def call(module: str, function: str, *arguments: object) -> None:
+def call(module: str, function: str, *arguments: object) -> Any:  # noqa: ANN401 - what the function returns
     """Call a function of this package as root of a user namespace that has all our ids.
 
     Args:
         module: Its module.
         function: Its name.
         arguments: What JSON can carry.
+
+    Returns:
+        What the function does; JSON can carry that, too.
 
     Raises:
         AccessError: There are no subordinate ids, or no programs that hand them out.
@@ -66,8 +70,7 @@ def call(module: str, function: str, *arguments: object) -> None:
         except BaseException:
             process.kill()
             raise
-    if said != b"[]":
-        _raise(said)
+    return _read(said)
 
 
 def _give_ids(process: Popen[bytes]) -> bytes:
@@ -99,18 +102,20 @@ def _write_map(pid: int, kind: str) -> None:
         raise UnsupportedError(f"new{kind}idmap gives no subordinate ids: {done.stderr.strip()}")
 
 
-def _raise(said: bytes) -> None:
+def _read(said: bytes) -> Any:  # noqa: ANN401 - what the function returned
     import json
 
     try:
-        number, text, path = json.loads(said)
+        result, number, text, path = json.loads(said)
     except ValueError:
         raise UnsupportedError(
             f"no process in a user namespace could be started: {said.decode(errors='replace').strip()}"
         ) from None
     if number:
         raise OSError(number, text, path)
-    raise UnsupportedError(text)
+    if text:
+        raise UnsupportedError(text)
+    return result
 
 
 def serve(function: Callable[..., object], arguments: list[object]) -> None:
@@ -127,10 +132,9 @@ def serve(function: Callable[..., object], arguments: list[object]) -> None:
         os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-        function(*arguments)
-        said: list[object] = []
+        said = [function(*arguments), 0, "", None]
     except OSError as error:
-        said = [error.errno or errno.EIO, error.strerror, error.filename]
+        said = [None, error.errno or errno.EIO, error.strerror, error.filename]
     except LxcCopyError as error:
-        said = [0, str(error), None]
+        said = [None, 0, str(error), None]
     sys.stdout.write(json.dumps(said))

@@ -27,7 +27,8 @@ RANGE = f"{NAME}:{FIRST}:{COUNT}\n"
 # Which cgroups the user has been given.
 V1 = "cgroup v1"
 V2 = "cgroup2"
-NONE = "no cgroups"
+V1_CLOSED = "cgroup v1, none given"
+V2_CLOSED = "cgroup2, none given"
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -37,7 +38,7 @@ class World:
 
     Args:
         top: The directory for all of it, which others can enter.
-        layout: V1, V2 or NONE.
+        layout: V1, V2, V1_CLOSED or V2_CLOSED.
 
     Attributes:
         home: The user's home.
@@ -112,9 +113,11 @@ class World:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    owner = entry.stat().st_uid
+                    owner, stat = entry.stat().st_uid, (entry / "stat").read_bytes()
                 except OSError:
                     continue
+                if b") Z " in stat:
+                    continue  # it is pid 1's to wait for
                 if owner == UID or FIRST <= owner < FIRST + COUNT:
                     found.append(int(entry.name))
         return found
@@ -186,13 +189,13 @@ def _lay_over(top: str, path: str, text: str) -> None:
 
 
 def _give_cgroups(name: str, layout: str) -> None:
-    if layout == NONE:
-        return
     hierarchies = [path for path in CGROUPS.iterdir() if path.is_dir() and not path.is_symlink()]
-    if layout == V2:
+    if layout in {V2, V2_CLOSED}:
         subprocess.run(["umount", "-R", "-l", str(CGROUPS)], check=True)
         _mount("-t", "cgroup2", "none", str(CGROUPS))
         hierarchies = [CGROUPS]
+    if layout in {V1_CLOSED, V2_CLOSED}:
+        return
     for hierarchy in hierarchies:
         given = hierarchy / name
         given.mkdir(exist_ok=True)
