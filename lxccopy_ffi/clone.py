@@ -12,7 +12,7 @@ from ._raw import above_stdio, default_lxcpath, new_mount, write_all
 from .container import CloneFlag, Container
 from .errors import AccessError, ContainerExistsError, LxcCopyError, OptionError, UnsupportedError
 from .locking import forget_lock
-from .ordinary import use_overlay
+from .ordinary import set_overlay_options
 from .names import check_file, check_flag, check_name, check_path, check_words, random_name
 from .removal import discard
 from .storage import Plan, Storage, check_kind, check_size
@@ -352,9 +352,9 @@ def personalise(copy: Container, top: str = "", *, fresh_id: bool = True) -> Non
     if storage.is_on_host:
         try:
             if userns.needed():
-                userns.call("clone", "personalise_layers", storage.upper, storage.lower, copy.name, top, fresh_id)
+                userns.call("clone", "personalise_mapped", storage.upper, storage.lower, copy.name, fresh_id)
             else:
-                personalise_layers(storage.upper, storage.lower, copy.name, top, fresh_id)
+                personalise_layers(storage.upper, storage.lower, copy.name, top, fresh_id=fresh_id)
         except OSError as error:
             too_small = "; the tmpfs is too small" if top and error.errno == errno.ENOSPC else ""
             raise UnsupportedError(
@@ -366,13 +366,19 @@ def personalise(copy: Container, top: str = "", *, fresh_id: bool = True) -> Non
         )
 
 
-def personalise_layers(
+def personalise_mapped(
     upper: str,
     lower: Sequence[str],
     name: str,
-    top: str = "",
-    fresh_id: bool = True,  # noqa: FBT001, FBT002 - another process calls it, too, without keywords
+    fresh_id: bool,  # noqa: FBT001 - of a call that has no keywords
 ) -> None:
+    """The same as root of a user namespace, where liblxc has left the upper layer to a group of the host."""
+    if upper:
+        os.chown(upper, 0, 0)
+    personalise_layers(upper, lower, name, fresh_id=fresh_id)
+
+
+def personalise_layers(upper: str, lower: Sequence[str], name: str, top: str = "", *, fresh_id: bool = True) -> None:
     """The same for a root file system in @lower, or an overlay with the work directory beside @upper."""
     with ExitStack() as stack:
 
@@ -508,8 +514,8 @@ def clone(
             progress=progress,
         )
         undo.callback(copy.close)
-        if userns.needed() and Storage(copy).kind == "overlay":
-            use_overlay(copy)
+        if userns.needed():
+            set_overlay_options(copy)
         copy.save_config()
         if not keep_name:
             personalise(copy, fresh_id=fresh_id)

@@ -136,6 +136,7 @@ class EphemeralCopy:
         self._claim: Claim | None = None
         self._memory = -1
         self._ordinary = os.geteuid() != 0
+        self._overlays: list[ordinary.Overlay] = []
 
     @property
     def container(self) -> Container:
@@ -277,6 +278,8 @@ class EphemeralCopy:
         if self._claim is not None:
             self._claim.close()
         if copy is not None:
+            if self._ordinary and not self._keep_data:
+                ordinary.warn_of_reboot(copy)
             copy.close()
 
     def close(self, *, kill: bool = False) -> None:
@@ -348,7 +351,12 @@ class EphemeralCopy:
                 layers = self._add_mounts(copy, targets, way)
                 if self._ordinary:
                     ordinary.prepare(
-                        copy, self._limits, layers, keep_name=self._keep_name, keep_data=self._keep_data
+                        copy,
+                        self._limits,
+                        layers,
+                        self._overlays,
+                        keep_name=self._keep_name,
+                        keep_data=self._keep_data,
                     )
                 elif way == memory.HOOK:
                     self._use_hook(copy, layers)
@@ -431,9 +439,7 @@ class EphemeralCopy:
             )
         try:
             if self._ordinary and len(storage.layers) > 1:
-                return list(
-                    userns.call("clone", "resolve", storage.layers, [mount.target for mount in self._mounts])
-                )
+                return list(userns.call("clone", "resolve", storage.layers, [mount.target for mount in self._mounts]))
             root = open_merged(storage.layers) if len(storage.layers) > 1 else identity.open_root(storage.lower[0])
         except OSError as error:
             raise UnsupportedError(f"cannot look into the layers of {self.source!r}: {error.strerror}") from error
@@ -469,8 +475,11 @@ class EphemeralCopy:
                 memory.make_layers(copy.directory, pair)
             upper, work = [f"{parent}/{layer.name}" for layer in pair] or ["", ""]
             directory = os.path.isdir(mount.source)
-            more = ordinary.overlay_options() if self._ordinary else ""
-            entry = mount.entry(target, directory=directory, lower=lower, upper=upper, work=work, more=more)
+            entry = mount.entry(target, directory=directory, lower=lower, upper=upper, work=work)
+            if pair and self._ordinary and not self._keep_data:
+                merged = ordinary.Overlay(mount, copy.directory, mount.layers(lower, upper, work))
+                self._overlays.append(merged)
+                entry = merged.bind.entry(target)
             copy.set_config("lxc.mount.entry", entry)
             layers += pair
         return layers

@@ -80,9 +80,7 @@ class Mount:
             return (_parse_long(text),)
         return tuple(_parse_short(item, text) for item in text.split(","))
 
-    def entry(
-        self, target: str, *, directory: bool = True, lower: str = "", upper: str = "", work: str = "", more: str = ""
-    ) -> str:
+    def entry(self, target: str, *, directory: bool = True, lower: str = "", upper: str = "", work: str = "") -> str:
         """Return the value of lxc.mount.entry.
 
         Args:
@@ -91,16 +89,19 @@ class Mount:
             lower: A path of an overlay's source without commas, which liblxc would take for the next option.
             upper: The writable layer of an overlay, an absolute path.
             work: Its work directory.
-            more: Further options of it, each with a leading comma.
 
         Reproduces: lxc_copy.c:set_mnt_entry().
         """
         where = _escape(target.lstrip("/"))
         if self.kind == OVERLAY:
-            layers = f"lowerdir={_escape_option(lower or self.source)},upperdir={upper},workdir={work}{more}"
+            layers = self.layers(lower, upper, work)
             return f"{_escape(self.source)} {where} overlay {_escape(layers)},create=dir"
         option, create = ("ro" if self.read_only else "rw"), ("dir" if directory else "file")
         return f"{_escape(self.source)} {where} none bind,optional,{option},create={create} 0 0"
+
+    def layers(self, lower: str, upper: str, work: str) -> str:
+        """Return the options of the overlay that this is; the arguments are those of entry()."""
+        return f"lowerdir={_escape_option(lower or self.source)},upperdir={upper},workdir={work}"
 
 
 def parse_all(mounts: Sequence[Mount | str]) -> list[Mount]:

@@ -13,6 +13,7 @@ import stat
 from . import cgroups, identity, notices, subids, userns
 from . import tmpfs as memory
 from .errors import AccessError
+from .names import random_suffix
 from .storage import Storage
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .container import Container
+    from .mounts import Mount
 
 # Without it an overlay in a user namespace cannot remember that a directory was removed or moved: Input/output error.
 _OPTION = "userxattr"
@@ -43,7 +45,7 @@ def check(base: Container, lxcpath: str) -> None:
     subids.check_idmap(idmap, base.where)
     for directory in (*Storage(base).layers, lxcpath):
         subids.check_way(directory, idmap)
-    _check_cgroups()
+    _check_cgroups(base)
 
 
 def check_sources(paths: Iterable[str], base: Container) -> None:
@@ -52,12 +54,16 @@ def check_sources(paths: Iterable[str], base: Container) -> None:
         subids.check_way(path if os.path.isdir(path) else os.path.dirname(path), base.config("lxc.idmap"))
 
 
-def _check_cgroups() -> None:
-    closed = cgroups.closed_to_us()
-    if closed:
+def _check_cgroups(base: Container) -> None:
+    """Containers do run without cgroups of their own; but liblxc then fails over limits, or even ignores them."""
+    v1, v2 = base.config("lxc.cgroup"), base.config("lxc.cgroup2")
+    if not (v1 or v2):
+        return
+    ours = cgroups.writable()
+    if (v2 and "" not in ours) or (v1 and not ours):
         raise AccessError(
-            f"no cgroup can be made in {closed[0]}, and containers need their own; run it in cgroups of yours:"
-            " systemd-run --user --scope -p Delegate=yes -- COMMAND"
+            f"{base.where} has limits for its cgroups, and user {subids.user_name()!r} may not make cgroups here; run"
+            " it where that is allowed: systemd-run --user --scope -p Delegate=yes -- COMMAND"
         )
 
 
@@ -72,17 +78,52 @@ def overlay_options() -> str:
     return f",{_OPTION}"
 
 
-def use_overlay(copy: Container) -> None:
-    """Let the copy's root file system be mounted so that all can be done in it that root could do elsewhere."""
-    options = copy.config("lxc.rootfs.options")
-    if _OPTION not in options.split(","):
-        copy.replace_config("lxc.rootfs.options", (options + overlay_options()).strip(","))
+def set_overlay_options(copy: Container) -> None:
+    """Let an overlay be mounted so that all can be done in it that root could do elsewhere; a full copy is none."""
+    options = [option for option in copy.config("lxc.rootfs.options").split(",") if option not in ("", _OPTION)]
+    if Storage(copy).kind == "overlay":
+        options += filter(None, overlay_options().split(","))
+    copy.clear_config("lxc.rootfs.options")
+    if options:
+        copy.set_config("lxc.rootfs.options", ",".join(options))
+
+
+class Overlay:
+    """An overlay mount of a copy which the hook makes: liblxc drops what has no ``=`` from a mount entry's options.
+
+    Args:
+        mount: What is asked for.
+        directory: The copy's directory.
+        layers: The options that name its layers.
+
+    Attributes:
+        bind: The mount that the copy gets in its place.
+        line: The hook's line.
+    """
+
+    def __init__(self, mount: Mount, directory: str, layers: str) -> None:
+        import shlex
+
+        merged = f"{directory}/merged#{random_suffix()}"
+        self.bind = type(mount)(merged, mount.target)
+        words = ["mount", "-n", "-t", "overlay", "-o", f"{layers}{overlay_options()}", mount.source, merged]
+        self.line = " ".join(map(shlex.quote, words))
+
+
+def warn_of_reboot(copy: Container) -> None:
+    """Say what liblxc forgets when a copy is rebooted from inside."""
+    if _OPTION in copy.config("lxc.rootfs.options").split(","):
+        notices.warn(
+            f"if {copy.name!r} is rebooted from inside, directories of its base cannot be removed or renamed any more,"
+            " and those that were replaced have their old content again; stop and start it instead"
+        )
 
 
 def prepare(
     copy: Container,
     limits: memory.Limits | None,
     layers: Sequence[memory.Layer],
+    overlays: Sequence[Overlay],
     *,
     keep_name: bool,
     keep_data: bool,
@@ -96,22 +137,30 @@ def prepare(
         copy: The copy, not running.
         limits: The size of the tmpfs; None for a copy on disk.
         layers: Directories that overlays of mounts need.
+        overlays: Those that the hook mounts.
         keep_name: Leave the files with the name as they are.
         keep_data: It stays; then there is no tmpfs.
 
     Raises:
         OSError: Something cannot be read or written.
     """
-    use_overlay(copy)
+    set_overlay_options(copy)
     files = {} if keep_name else _new_files(copy, simple=not keep_data)
     if keep_data:
         userns.call("ordinary", "make_layers", copy.directory, [[layer.name, layer.mode] for layer in layers])
+        warn_of_reboot(copy)
+        if layers:
+            notices.warn(
+                f"directories of an overlay mount in {copy.name!r} cannot be removed or renamed, as it is kept"
+            )
         return
     made = Storage(copy)
     if limits is not None and os.listdir(made.upper):
         carried = userns.call("tmpfs", "carry", copy.directory)
         copy.replace_config("lxc.rootfs.path", ":".join(["overlay", carried, *made.lower, made.upper]))
-    script = _script(copy, limits, files, layers)
+    for overlay in overlays:
+        os.mkdir(overlay.bind.source, 0o755)
+    script = _script(copy, limits, files, layers, overlays)
     copy.set_config("lxc.hook.pre-mount", memory.write_hook(copy.directory, script))
 
 
@@ -137,12 +186,16 @@ def _new_files(copy: Container, *, simple: bool) -> dict[str, bytes]:
         else:
             if not any(b"\0" in content for content in files.values()):
                 return files
-    userns.call("clone", "personalise_layers", storage.upper, storage.lower, copy.name)
+    userns.call("clone", "personalise_mapped", storage.upper, storage.lower, copy.name, True)
     return {}
 
 
 def _script(
-    copy: Container, limits: memory.Limits | None, files: dict[str, bytes], layers: Sequence[memory.Layer]
+    copy: Container,
+    limits: memory.Limits | None,
+    files: dict[str, bytes],
+    layers: Sequence[memory.Layer],
+    overlays: Sequence[Overlay],
 ) -> str:
     import shlex
 
@@ -169,6 +222,7 @@ def _script(
     for layer in layers:
         path = shlex.quote(layer.name)
         lines += [f"[ -d {path} ] || mkdir {path}", f"chmod {layer.mode:o} {path}"]
+    lines += [overlay.line for overlay in overlays]
     return "\n".join(lines) + "\n"
 
 

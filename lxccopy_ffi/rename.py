@@ -138,7 +138,7 @@ def _move(old: Container, name: str) -> Container:
             undo.callback(new.close)
             storage = Storage(new)
             if userns.needed():
-                undo.callback(userns.call, "clone", "personalise_layers", storage.upper, storage.lower, before, "", False)
+                undo.callback(userns.call, "clone", "personalise_mapped", storage.upper, storage.lower, before, False)
             elif storage.is_on_host:
                 with open_system(storage) as root:
                     undo.callback(_restore, storage, identity.read_all(root))

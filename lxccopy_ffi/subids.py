@@ -38,9 +38,7 @@ def _check_program(name: str) -> None:
     path = find_program(name)
     packages = "Debian and Ubuntu: uidmap; Fedora and Arch: shadow-utils, shadow; Alpine: shadow-uidmap"
     if not path:
-        raise AccessError(
-            f"the program {name} is not installed, which containers of ordinary users need ({packages})"
-        )
+        raise AccessError(f"the program {name} is not installed, which containers of ordinary users need ({packages})")
     found = os.stat(path)
     if not (found.st_mode & stat.S_ISUID and found.st_uid == 0) and not _has_capabilities(path):
         raise AccessError(

@@ -43,6 +43,7 @@ class World:
     Attributes:
         home: The user's home.
         lxcpath: Where the user's containers are: liblxc's default.
+        runtime: The user's XDG_RUNTIME_DIR, with liblxc's locks.
     """
 
     def __init__(self, top: Path, layout: str) -> None:
@@ -51,8 +52,9 @@ class World:
         self._cgroup = f"lxccopy-test-{os.getpid()}-{top.name}"
         self.home = top / "home"
         self.lxcpath = self.home / ".local/share/lxc"
+        self.runtime = top / "run"
         self.home.mkdir()
-        for directory, mode in ((top, 0o755), (self.home, 0o755), (top / "run", 0o700)):
+        for directory, mode in ((top, 0o755), (self.home, 0o755), (self.runtime, 0o700)):
             directory.mkdir(exist_ok=True)
             directory.chmod(mode)
             if directory != top:
@@ -129,11 +131,15 @@ class World:
             path for one in given for path, _, _ in os.walk(one) if path != str(one) and Path(path).name != "shell"
         )
 
-    def close(self) -> None:
-        """Remove all of it."""
+    def remove_cgroups(self) -> None:
+        """Remove the cgroups that the user has been given, with all below them."""
         for given in CGROUPS.glob(f"*/{self._cgroup}"):
             for path, _, _ in os.walk(given, topdown=False):
                 _remove_cgroup(path)
+
+    def close(self) -> None:
+        """Remove all of it."""
+        self.remove_cgroups()
         shutil.rmtree(self._top)
 
 
