@@ -7,7 +7,6 @@ import os
 import stat
 from contextlib import ExitStack
 
-from . import subids, userns
 from .clone import Claim
 from .container import Container
 from .errors import AccessError, ContainerExistsError, UnsupportedError
@@ -98,6 +97,8 @@ def create_base(name: str, *, lxcpath: StrPath | None = None) -> Container:
         try:
             _make_rootfs(rootfs, name, busybox)
             if idmap:
+                from . import userns
+
                 userns.call("base", "give_to_root", base.directory, rootfs)
         except OSError as error:
             raise AccessError(f"cannot write {error.filename or rootfs}: {error.strerror}") from error
@@ -115,6 +116,8 @@ def create_base(name: str, *, lxcpath: StrPath | None = None) -> Container:
 
 def _check_user(lxcpath: str) -> list[str]:
     """What the new container's id map says; an ordinary user has to be able to start it."""
+    from . import subids
+
     subids.check()
     idmap = subids.idmap()
     subids.check_way(lxcpath, "\n".join(idmap))

@@ -7,12 +7,11 @@ import errno
 import os
 from contextlib import ExitStack, contextmanager
 
-from . import identity, notices, relocate, userns
+from . import identity, notices, relocate
 from ._raw import above_stdio, default_lxcpath, new_mount, write_all
 from .container import CloneFlag, Container
 from .errors import AccessError, ContainerExistsError, LxcCopyError, OptionError, UnsupportedError
 from .locking import forget_lock
-from .ordinary import set_overlay_options
 from .names import check_file, check_flag, check_name, check_path, check_words, random_name
 from .removal import discard
 from .storage import Plan, Storage, check_kind, check_size
@@ -351,8 +350,10 @@ def personalise(copy: Container, top: str = "", *, fresh_id: bool = True) -> Non
     storage = Storage(copy)
     if storage.is_on_host:
         try:
-            if userns.needed():
-                userns.call("clone", "personalise_mapped", storage.upper, storage.lower, copy.name, fresh_id)
+            if os.geteuid() != 0:
+                from . import userns
+
+                userns.call("clone", "personalise_mapped", storage.upper, storage.lower, copy.name, fresh_id=fresh_id)
             else:
                 personalise_layers(storage.upper, storage.lower, copy.name, top, fresh_id=fresh_id)
         except OSError as error:
@@ -366,12 +367,7 @@ def personalise(copy: Container, top: str = "", *, fresh_id: bool = True) -> Non
         )
 
 
-def personalise_mapped(
-    upper: str,
-    lower: Sequence[str],
-    name: str,
-    fresh_id: bool,  # noqa: FBT001 - of a call that has no keywords
-) -> None:
+def personalise_mapped(upper: str, lower: Sequence[str], name: str, *, fresh_id: bool = True) -> None:
     """The same as root of a user namespace, where liblxc has left the upper layer to a group of the host."""
     if upper:
         os.chown(upper, 0, 0)
@@ -395,15 +391,26 @@ def personalise_layers(upper: str, lower: Sequence[str], name: str, top: str = "
             identity.personalise(opened(open_merged(lower, upper)), name, fresh_id=fresh_id)
 
 
-def resolve(layers: Sequence[str], targets: Sequence[str]) -> list[str]:
-    """Return paths in a container of several layers with their links resolved, as root of a user namespace can.
+def resolve(layers: Sequence[str], targets: Sequence[str], source: str) -> list[str]:
+    """Return paths in a container with the links on the way resolved.
+
+    Args:
+        layers: Its layers, topmost first.
+        targets: The paths.
+        source: The container's name.
 
     Raises:
-        OSError: A path leads through a file, or in a circle, or the layers cannot be put together.
+        UnsupportedError: The layers cannot be put together.
+        OptionError: A path leads through a file, or in a circle.
     """
-    root = open_merged(layers)
+    try:
+        root = open_merged(layers) if len(layers) > 1 else identity.open_root(layers[0])
+    except OSError as error:
+        raise UnsupportedError(f"cannot look into the layers of {source!r}: {error.strerror}") from error
     try:
         return [identity.resolve(root, target) for target in targets]
+    except OSError as error:
+        raise OptionError(f"cannot mount on {error.filename} in {source!r}: {error.strerror}") from error
     finally:
         os.close(root)
 
@@ -514,7 +521,9 @@ def clone(
             progress=progress,
         )
         undo.callback(copy.close)
-        if userns.needed():
+        if os.geteuid() != 0:
+            from .ordinary import set_overlay_options
+
             set_overlay_options(copy)
         copy.save_config()
         if not keep_name:

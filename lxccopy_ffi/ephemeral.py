@@ -7,18 +7,18 @@ import os
 import stat
 from contextlib import ExitStack, suppress
 
-from . import identity, notices, ordinary, userns
+from . import notices
 from . import tmpfs as memory
 from .clone import (
     Claim,
     check_target,
     make,
-    open_merged,
     open_source,
     personalise,
+    resolve,
     warn_of_shared_settings,
 )
-from .errors import AccessError, LiblxcError, OptionError, UnsupportedError
+from .errors import LiblxcError, OptionError, UnsupportedError
 from .names import check_file, check_flag, check_name, check_path, check_seconds, check_words, random_suffix
 from .request import Request
 from .storage import Plan, Storage, check_kind, check_size
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .container import Container
     from .mounts import Mount
     from .names import StrPath
+    from .ordinary import Overlay
 
 # How long a copy whose data is kept may take to halt before it is killed, in seconds.
 KEEP_DATA_SHUTDOWN = 30.0
@@ -136,7 +137,7 @@ class EphemeralCopy:
         self._claim: Claim | None = None
         self._memory = -1
         self._ordinary = os.geteuid() != 0
-        self._overlays: list[ordinary.Overlay] = []
+        self._overlays: list[Overlay] = []
 
     @property
     def container(self) -> Container:
@@ -279,6 +280,8 @@ class EphemeralCopy:
             self._claim.close()
         if copy is not None:
             if self._ordinary and not self._keep_data:
+                from . import ordinary
+
                 ordinary.warn_of_reboot(copy)
             copy.close()
 
@@ -332,6 +335,8 @@ class EphemeralCopy:
                 allow_running=self._allow_running,
             )
             if self._ordinary:
+                from . import ordinary
+
                 ordinary.check(base, path)
                 ordinary.check_sources([mount.source for mount in self._mounts], base)
             check_target(self._wanted_name, path)
@@ -350,6 +355,8 @@ class EphemeralCopy:
                     personalise(copy)
                 layers = self._add_mounts(copy, targets, way)
                 if self._ordinary:
+                    from . import ordinary
+
                     ordinary.prepare(
                         copy,
                         self._limits,
@@ -437,18 +444,13 @@ class EphemeralCopy:
                 f"nothing can be mounted in a copy of {self.source!r}, which is stored as {storage.kind!r}: links in it"
                 " could lead the mount anywhere"
             )
-        try:
-            if self._ordinary and len(storage.layers) > 1:
-                return list(userns.call("clone", "resolve", storage.layers, [mount.target for mount in self._mounts]))
-            root = open_merged(storage.layers) if len(storage.layers) > 1 else identity.open_root(storage.lower[0])
-        except OSError as error:
-            raise UnsupportedError(f"cannot look into the layers of {self.source!r}: {error.strerror}") from error
-        try:
-            targets = [identity.resolve(root, mount.target) for mount in self._mounts]
-        except OSError as error:
-            raise OptionError(f"cannot mount on {error.filename} in {self.source!r}: {error.strerror}") from error
-        finally:
-            os.close(root)
+        arguments = storage.layers, [mount.target for mount in self._mounts], self.source
+        if self._ordinary and len(storage.layers) > 1:
+            from . import userns
+
+            targets: list[str] = userns.call("clone", "resolve", *arguments)
+        else:
+            targets = resolve(*arguments)
         for mount, target in zip(self._mounts, targets):
             if target == "/":
                 raise OptionError(f"cannot mount on {mount.target} in {self.source!r}, which leads to its root")
@@ -477,7 +479,9 @@ class EphemeralCopy:
             directory = os.path.isdir(mount.source)
             entry = mount.entry(target, directory=directory, lower=lower, upper=upper, work=work)
             if pair and self._ordinary and not self._keep_data:
-                merged = ordinary.Overlay(mount, copy.directory, mount.layers(lower, upper, work))
+                from .ordinary import Overlay
+
+                merged = Overlay(mount, copy.directory, mount.layers(lower, upper, work))
                 self._overlays.append(merged)
                 entry = merged.bind.entry(target)
             copy.set_config("lxc.mount.entry", entry)

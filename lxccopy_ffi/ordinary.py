@@ -186,7 +186,7 @@ def _new_files(copy: Container, *, simple: bool) -> dict[str, bytes]:
         else:
             if not any(b"\0" in content for content in files.values()):
                 return files
-    userns.call("clone", "personalise_mapped", storage.upper, storage.lower, copy.name, True)
+    userns.call("clone", "personalise_mapped", storage.upper, storage.lower, copy.name)
     return {}
 
 

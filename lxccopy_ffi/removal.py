@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 
-from . import identity, userns
+from . import identity
 from ._raw import NO_MOUNTS, openat2
 from .container import Container
 from .errors import LiblxcError
@@ -44,14 +44,11 @@ def _remove(path: str, *, keep: bool = False) -> None:
     try:
         remove_tree(path, keep=keep)
     except PermissionError:
-        if not userns.needed():
+        if os.geteuid() == 0:
             raise
-        userns.call("removal", "remove_mapped_tree", path, keep)
+        from . import userns
 
-
-def remove_mapped_tree(path: str, keep: bool) -> None:  # noqa: FBT001 - of a call that has no keywords
-    """Remove one as root of a user namespace that has the owners of all files in it."""
-    remove_tree(path, keep=keep)
+        userns.call("removal", "remove_tree", path, keep=keep)
 
 
 def remove_tree(path: str, *, keep: bool = False) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, suppress
 
-from . import identity, notices, rdepends, relocate, userns
+from . import identity, notices, rdepends, relocate
 from .clone import Claim, check_target, clone, open_source, open_system, personalise, read_config
 from .container import Container
 from .errors import AccessError, UnsupportedError
@@ -137,8 +137,12 @@ def _move(old: Container, name: str) -> Container:
             new = Container(name, lxcpath)
             undo.callback(new.close)
             storage = Storage(new)
-            if userns.needed():
-                undo.callback(userns.call, "clone", "personalise_mapped", storage.upper, storage.lower, before, False)
+            if os.geteuid() != 0:
+                from . import userns
+
+                undo.callback(
+                    userns.call, "clone", "personalise_mapped", storage.upper, storage.lower, before, fresh_id=False
+                )
             elif storage.is_on_host:
                 with open_system(storage) as root:
                     undo.callback(_restore, storage, identity.read_all(root))

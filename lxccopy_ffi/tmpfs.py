@@ -140,7 +140,7 @@ class Layer:
 
 
 def mapped_root(idmap: str) -> tuple[int, int]:
-    """Return the host's ids of a container's root, by lines ``u|g|b CONTAINER HOST COUNT`` of its lxc.idmap, or ours."""
+    """Return the host's ids of a container's root, from lines ``u|g|b CONTAINER HOST COUNT``; ours without any."""
     found = {"u": os.geteuid(), "g": os.getegid()}
     for line in idmap.splitlines():
         kind, inside, outside, _ = line.split()

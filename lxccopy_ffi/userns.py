@@ -10,8 +10,8 @@ import errno
 import os
 
 from . import subids
-from ._raw import unshare_user
-from .errors import LxcCopyError, UnsupportedError
+from ._raw import unshare_user, write_all
+from .errors import AccessError, LxcCopyError, OptionError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,34 +22,33 @@ if TYPE_CHECKING:
 # What the process there runs. It is a new one, since a process with threads cannot enter a user namespace.
 _PROGRAM = """\
 import json, sys
-sys.path[:], arguments = json.loads(sys.argv[1])
+sys.path[:], arguments, keywords = json.loads(sys.argv[1])
 from lxccopy_ffi.userns import serve
 from lxccopy_ffi.{module} import {function}
-serve({function}, arguments)
+serve({function}, arguments, keywords)
 """
 
 _READY = b"ready\n"
 
-
-def needed() -> bool:
-    """Whether files of containers are not simply ours to change."""
-    return os.geteuid() != 0
+_ERRORS = {error.__name__: error for error in (AccessError, OptionError, UnsupportedError)}
 
 
-def call(module: str, function: str, *arguments: object) -> Any:  # noqa: ANN401 - what the function returns
+def call(module: str, function: str, *arguments: object, **keywords: object) -> Any:  # noqa: ANN401 - what the function returns
     """Call a function of this package as root of a user namespace that has all our ids.
 
     Args:
         module: Its module.
         function: Its name.
         arguments: What JSON can carry.
+        keywords: The same.
 
     Returns:
         What the function does; JSON can carry that, too.
 
     Raises:
         AccessError: There are no subordinate ids, or no programs that hand them out.
-        UnsupportedError: There is no such namespace to be had, or what the function raised of this package's errors.
+        UnsupportedError: There is no such namespace to be had.
+        LxcCopyError: What the function raised of this package's errors.
         OSError: What the function raised.
     """
     import json
@@ -59,7 +58,7 @@ def call(module: str, function: str, *arguments: object) -> Any:  # noqa: ANN401
     subids.check()
     program = _PROGRAM.format(module=module, function=function)
     process = subprocess.Popen(
-        [sys.executable, "-I", "-c", program, json.dumps([sys.path, arguments])],
+        [sys.executable, "-I", "-c", program, json.dumps([sys.path, arguments, keywords])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -106,35 +105,33 @@ def _read(said: bytes) -> Any:  # noqa: ANN401 - what the function returned
     import json
 
     try:
-        result, number, text, path = json.loads(said)
+        result, number, text, detail = json.loads(said)
     except ValueError:
         raise UnsupportedError(
             f"no process in a user namespace could be started: {said.decode(errors='replace').strip()}"
         ) from None
     if number:
-        raise OSError(number, text, path)
+        raise OSError(number, text, detail)
     if text:
-        raise UnsupportedError(text)
+        raise _ERRORS.get(detail, UnsupportedError)(text)
     return result
 
 
-def serve(function: Callable[..., object], arguments: list[object]) -> None:
+def serve(function: Callable[..., object], arguments: list[object], keywords: dict[str, object]) -> None:
     """Be the process in the namespace: enter it, wait for our ids, call the function, and say how that went."""
     import json
-    import sys
 
     try:
         unshare_user()
-        sys.stdout.buffer.write(_READY)
-        sys.stdout.flush()
-        if not sys.stdin.buffer.readline():
+        write_all(1, _READY)
+        if not os.read(0, 1):
             return  # our caller has given up
         os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-        said = [function(*arguments), 0, "", None]
+        said = [function(*arguments, **keywords), 0, "", None]
     except OSError as error:
         said = [None, error.errno or errno.EIO, error.strerror, error.filename]
     except LxcCopyError as error:
-        said = [None, 0, str(error), None]
-    sys.stdout.write(json.dumps(said))
+        said = [None, 0, str(error), type(error).__name__]
+    write_all(1, json.dumps(said).encode())
