@@ -125,8 +125,15 @@ def _check_user(lxcpath: str) -> list[str]:
 
 
 def _make_lxcpath(path: str) -> None:
-    """Make the directory, and those it is in, so that the root of a container can enter them."""
-    os.makedirs(path, 0o711, exist_ok=True)
+    """Make the directory, and those it is in; a user's are such that the root of a container can pass through them."""
+    missing = []
+    while not os.path.exists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        os.makedirs(directory, 0o711, exist_ok=True)
+        if os.geteuid() != 0:
+            os.chmod(directory, 0o711)  # noqa: S103 - whatever the umask
 
 
 def give_to_root(directory: str, rootfs: str) -> None:

@@ -522,9 +522,9 @@ def clone(
         )
         undo.callback(copy.close)
         if os.geteuid() != 0:
-            from .ordinary import set_overlay_options
+            from .ordinary import prepare_overlay
 
-            set_overlay_options(copy)
+            prepare_overlay(copy)
         copy.save_config()
         if not keep_name:
             personalise(copy, fresh_id=fresh_id)

@@ -78,14 +78,24 @@ def overlay_options() -> str:
     return f",{_OPTION}"
 
 
-def set_overlay_options(copy: Container) -> None:
+def prepare_overlay(copy: Container) -> None:
     """Let an overlay be mounted so that all can be done in it that root could do elsewhere; a full copy is none."""
+    storage = Storage(copy)
     options = [option for option in copy.config("lxc.rootfs.options").split(",") if option not in ("", _OPTION)]
-    if Storage(copy).kind == "overlay":
+    if storage.upper:
         options += filter(None, overlay_options().split(","))
+        if not os.access(storage.upper, os.R_OK | os.X_OK):  # with a narrow umask liblxc cannot finish its work
+            userns.call("ordinary", "give_layers", os.path.dirname(storage.upper))
     copy.clear_config("lxc.rootfs.options")
     if options:
         copy.set_config("lxc.rootfs.options", ",".join(options))
+
+
+def give_layers(overlay: str) -> None:
+    """Give a copy's layers to its root, and let us look into them."""
+    for directory in (overlay, f"{overlay}/delta", f"{overlay}/work"):
+        os.chown(directory, 0, -1)
+        os.chmod(directory, 0o755)  # noqa: S103 - what they are in is closed to strangers
 
 
 class Overlay:
@@ -144,7 +154,7 @@ def prepare(
     Raises:
         OSError: Something cannot be read or written.
     """
-    set_overlay_options(copy)
+    prepare_overlay(copy)
     files = {} if keep_name else _new_files(copy, simple=not keep_data)
     if keep_data:
         userns.call("ordinary", "make_layers", copy.directory, [[layer.name, layer.mode] for layer in layers])

@@ -28,10 +28,10 @@ def check() -> None:
     Raises:
         AccessError: Something is missing.
     """
-    for program in _PROGRAMS.values():
-        _check_program(program)
     for kind in "ug":
         ranges(kind)
+    for program in _PROGRAMS.values():
+        _check_program(program)
 
 
 def _check_program(name: str) -> None:

@@ -600,7 +600,7 @@ def enter_namespaces_with_threads() -> list[object]:
     done = threading.Event()
     thread = threading.Thread(target=done.wait)
     thread.start()
-    found = [lib.lxccopy_unshare_user(), ffi.errno]
+    found: list[object] = [lib.lxccopy_unshare_user(), ffi.errno]
     done.set()
     thread.join()
     return found

@@ -89,6 +89,50 @@ def test_identity(user: World, way: list[str]) -> None:
     assert ["me", "me", "127.0.1.1\tme", *["root root 755"] * 2, "root root 644"] == done.stdout.splitlines()
 
 
+@WAYS
+def test_narrow_umask(user: World, way: list[str]) -> None:
+    """A narrow umask of the user's is not the copy's."""
+    run = f"umask 077; exec {sys.executable} -m lxccopy_ffi -n base -e {' '.join(way)} --"
+    done = user.run("sh", "-c", f"{run} stat -c '%U %G %a' / /etc /etc/hosts")
+    assert ["root root 755", "root root 755", "root root 644"] == done.stdout.splitlines()
+
+
+def test_base_with_narrow_umask(user: World) -> None:
+    """Also with a narrow umask the directories that --create-base makes let the root of the container pass."""
+    path = user.home / "new/lxc"
+    run = f"umask 077; exec {sys.executable} -m lxccopy_ffi -P {path}"
+    try:
+        assert 0 == user.run("sh", "-c", f"{run} --create-base base").returncode
+        done = user.run("sh", "-c", f"{run} -n base -e -- stat -c '%U %G %a' / /etc /etc/hosts /root")
+        assert ["root root 755", "root root 755", "root root 644", "root root 700"] == done.stdout.splitlines()
+        assert ["base"] == os.listdir(path)
+    finally:
+        shutil.rmtree(path.parent)
+
+
+def test_locks_without_runtime_directory(user: World) -> None:
+    """Where XDG_RUNTIME_DIR is not set, liblxc's locks are below the home, and a copy's is gone with it."""
+    done = user.run("env", "-u", "XDG_RUNTIME_DIR", sys.executable, "-m", "lxccopy_ffi", *RUN)
+    assert 0 == done.returncode
+    assert [".base"] == [path.name for path in (user.home / ".cache/lxc/run").rglob("*") if path.is_file()]
+    shutil.rmtree(user.home / ".cache")
+
+
+def test_reboot(user: World) -> None:
+    """A copy on disk keeps what it has done over a reboot, its own host name among it, and is gone at the end."""
+    done = user.python(
+        "import sys, time\n"
+        "from lxccopy_ffi import EphemeralCopy\n"
+        "with EphemeralCopy('base') as copy:\n"
+        "    copy.run(['sh', '-c', 'echo mine > /etc/hostname'], check=True)\n"
+        "    before = copy.container.init_pid\n"
+        "    copy.run(['reboot', '-f'])\n"
+        "    while copy.container.init_pid in (before, -1) or not copy.container.running: time.sleep(0.05)\n"
+        "    copy.run(['cat', '/etc/hostname'], check=True)\n"
+    )
+    assert (0, "mine\n") == (done.returncode, done.stdout), done.stderr
+
+
 def test_keep_name(user: World) -> None:
     """With -K a copy has the base's host name in its files."""
     done = user.lxccopy("-n", "base", "-e", "-t", "-K", "--", "cat", "/etc/hostname")
