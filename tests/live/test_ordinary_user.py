@@ -234,6 +234,64 @@ def test_full_copy(user: World) -> None:
         discard(user, "full", "snap")
 
 
+@WAYS
+def test_clone_hook(user: World, way: list[str]) -> None:
+    """What the base's clone hook writes is in the copy, besides its host name."""
+    hook = user.home / "hook"
+    hook.write_text("#!/bin/sh\necho hooked > $LXC_ROOTFS_MOUNT/etc/hooked\n")
+    hook.chmod(0o755)
+    config = user.lxcpath / "base/config"
+    text = config.read_text()
+    config.write_text(f"{text}lxc.hook.clone = {hook}\n")
+    try:
+        done = user.lxccopy("-n", "base", "-N", "me", "-e", *way, "--", "cat", "/etc/hooked", "/etc/hostname")
+    finally:
+        config.write_text(text)
+    assert (0, "hooked\nme\n") == (done.returncode, done.stdout)
+
+
+@WAYS
+def test_copy_of_a_running_copy(user: World, way: list[str]) -> None:
+    """A running copy on disk can be copied, with what it has written and a name of its own."""
+    try:
+        assert 0 == user.lxccopy("-n", "base", "-N", "web", "-e", "-m", f"overlay={ROOT}:/mnt").returncode
+        done = user.lxccopy("-n", "web", "-a", "-N", "two", "-e", *way, "--", "sh", "-c", "hostname; cat /etc/hostname")
+        assert (0, "two\ntwo\n") == (done.returncode, done.stdout)
+        assert "web\n" == (user.lxcpath / "web/overlay/delta/etc/hostname").read_text()
+    finally:
+        discard(user, "web")
+
+
+def test_copies_elsewhere(user: World) -> None:
+    """A copy can be made in another directory of the user's, and is gone from there at the end."""
+    other = user.home / "other"
+    other.mkdir()
+    os.chown(other, UID, UID)
+    done = user.lxccopy("-n", "base", "-e", "-p", str(other), "--", "true")
+    assert 0 == done.returncode
+    other.rmdir()
+
+
+def test_many_at_once(user: World) -> None:
+    """Several commands at once do not disturb one another."""
+    words = user.command(sys.executable, "-m", "lxccopy_ffi", *RUN)
+    many = [subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    for one in many:
+        _, complaint = one.communicate(timeout=60)
+        assert 0 == one.returncode, complaint
+
+
+@pytest.mark.parametrize("delay", [0.1, 0.14, 0.18, 0.22, 0.26, 0.3])
+def test_killed_command(user: World, delay: float) -> None:
+    """Whatever is left of a copy whose command was killed, the user can remove all of it."""
+    words = user.command(sys.executable, "-m", "lxccopy_ffi", "-n", "base", "-e", "--", "sleep", "60")
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        time.sleep(delay)
+        process.kill()
+    time.sleep(0.3)  # what it has started may still be at work
+    discard(user, *[name for name in os.listdir(user.lxcpath) if name != "base"])
+
+
 def test_killed_monitor(user: World) -> None:
     """What is left of a copy whose monitor was killed can be removed by the user, whatever is in it."""
     done = user.lxccopy("-n", "base", "-N", "web", "-e")
@@ -242,9 +300,10 @@ def test_killed_monitor(user: World) -> None:
     done = user.python(
         "import sys; from lxccopy_ffi import Container; from lxccopy_ffi.request import Request\n"
         "Request(['sh', '-c', sys.argv[1]]).run(Container('web'))",
-        f"{deep}; mkdir -m 0 /closed; touch /closed/x",
+        f"{deep}; mkdir -m 0 /closed; touch /closed/x; mkdir -p /sys/fs/cgroup/a/b /sys/fs/cgroup/pids/a/b",
     )
     assert 0 == done.returncode, done.stderr
+    assert [path for path in user.cgroups() if path.endswith("/a/b")]
     (monitor,) = monitors(str(user.lxcpath))
     os.kill(int(monitor), signal.SIGKILL)
     for _ in range(100):
@@ -253,7 +312,13 @@ def test_killed_monitor(user: World) -> None:
         time.sleep(0.05)
     assert (user.lxcpath / "web/overlay/delta/closed").exists()
     discard(user, "web")
-    user.remove_cgroups()
+    removed = user.python(
+        "from lxccopy_ffi import userns\n"
+        "ours = [line.rstrip().split(':', 2)[1:] for line in open('/proc/self/cgroup')]\n"
+        "left = [[names, f'{path}/lxc.{kind}.web'] for names, path in ours for kind in ('monitor', 'payload')]\n"
+        "userns.call('cgroups', 'remove', left)"
+    )
+    assert (0, "") == (removed.returncode, removed.stderr)
 
 
 def test_half_made_copy(user: World) -> None:
