@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class World:
         layout: V1, V2, V1_CLOSED or V2_CLOSED.
 
     Attributes:
+        layout: The same.
         home: The user's home.
         lxcpath: Where the user's containers are: liblxc's default.
         runtime: The user's XDG_RUNTIME_DIR, with liblxc's locks.
@@ -48,7 +50,7 @@ class World:
 
     def __init__(self, top: Path, layout: str) -> None:
         self._top = top
-        self._layout = layout
+        self.layout = layout
         self._cgroup = f"lxccopy-test-{os.getpid()}-{top.name}"
         self.home = top / "home"
         self.lxcpath = self.home / ".local/share/lxc"
@@ -81,7 +83,7 @@ class World:
             "top": str(self._top),
             "words": words,
             "files": {"subuid": subuid, "subgid": subgid},
-            "layout": layout or self._layout,
+            "layout": layout or self.layout,
             "cgroup": self._cgroup,
             "over": over or {},
             "home": str(self.home),
@@ -137,8 +139,17 @@ class World:
             for path, _, _ in os.walk(given, topdown=False):
                 _remove_cgroup(path)
 
+    def _kill(self) -> None:
+        """End what a test that failed has left running in these cgroups."""
+        for given in CGROUPS.glob(f"*/{self._cgroup}"):
+            for path, _, _ in os.walk(given):
+                for pid in Path(path, "cgroup.procs").read_text().split():
+                    with suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+
     def close(self) -> None:
         """Remove all of it."""
+        self._kill()
         self.remove_cgroups()
         shutil.rmtree(self._top)
 
