@@ -258,6 +258,9 @@ def test_copy_of_a_running_copy(user: World, way: list[str]) -> None:
         done = user.lxccopy("-n", "web", "-a", "-N", "two", "-e", *way, "--", "sh", "-c", "hostname; cat /etc/hostname")
         assert (0, "two\ntwo\n") == (done.returncode, done.stdout)
         assert "web\n" == (user.lxcpath / "web/overlay/delta/etc/hostname").read_text()
+        (hook,) = (user.lxcpath / "web").glob("pre-start-*")
+        done = user.run("env", "LXC_NAME=two", str(hook))  # which copies inherit
+        assert (0, "") == (done.returncode, done.stderr)
     finally:
         discard(user, "web")
 
