@@ -91,6 +91,20 @@ static int lxccopy_unshare_user(void)
 	return unshare(CLONE_NEWUSER | CLONE_NEWNS);
 }
 
+/* Renames a file or directory, unless there is something of the new name. glibc has it from 2.28 on. */
+static int lxccopy_rename_new(const char *path, const char *new_path)
+{
+	const unsigned int no_replace = 1;	/* RENAME_NOREPLACE */
+
+	return syscall(SYS_renameat2, AT_FDCWD, path, AT_FDCWD, new_path, no_replace);
+}
+
+/* Takes a mount away from where it is, whoever still uses it; through no link at the end of the path. */
+static int lxccopy_unmount(const char *path)
+{
+	return umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+}
+
 static int set_options(int fs, char *const options[])
 {
 	for (; *options; options += 2)

@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Starting a container from a helper process.
+ * Starting a container from a helper process, with a guard that ends it when we die.
  *
  * liblxc's start() moves its caller into the container's monitor cgroup, for good, and hands the caller's signal
  * dispositions and mounts on to the container. So the helper is the one who calls it, in a session, a mount namespace
  * and with descriptors of its own, and then ends. Everything below spawn_child() runs between fork() and _exit() of a
  * process that may have had other threads: system calls and liblxc only, which forks in the same way itself.
+ *
+ * The guard is another child of ours, forked before the helper, in none of the container's cgroups: those could not be
+ * removed as long as it was in there. It waits for our end, or for being dismissed.
  */
 #include <dirent.h>
+#include <limits.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -36,8 +41,28 @@ struct lxccopy_plan {
 	const char *tmpfs_path;	/* where to mount it */
 	bool private_mounts;	/* needs CAP_SYS_ADMIN */
 	bool foreground;	/* the helper itself becomes the monitor, with our terminal, until the container stops */
+	bool guarded;		/* the container ends with us, unless the guard is dismissed before */
+	int ledger_fd;		/* what is locked for as long as the guard lives, or -1 */
+	int directory_fd;	/* the container's directory, so that the guard takes no other one for it, or -1 */
+	bool remove;		/* the guard also removes it */
+	const char *lock_file;	/* what liblxc leaves of a container that is gone */
+	const char *kill_at;	/* the step at which the helper is killed, for tests */
 	pid_t helper;		/* out: the helper's pid, to be waited for; -1 with errno where there is none */
 	int socket;		/* out: where its report comes from; it ends when this is closed */
+	pid_t guard;		/* out: the guard's pid, to be waited for; 0 where there is none */
+	int guard_socket;	/* out: where the guard takes its dismissal from, or -1 */
+};
+
+/* What the guard is told, one of these and a pid in each message. */
+enum lxccopy_word {
+	LXCCOPY_HELPER = 1,	/* this is the helper */
+	LXCCOPY_DISMISS,	/* there is nothing more to guard */
+	LXCCOPY_TIDY,		/* let the container live, and remove it when it has stopped */
+};
+
+struct guard_message {
+	int word;		/* enum lxccopy_word */
+	pid_t pid;
 };
 
 struct lxccopy_report {
@@ -188,6 +213,12 @@ static void send_report(int socket, const struct lxccopy_report *report, int pid
 	sendmsg(socket, &message, MSG_NOSIGNAL);
 }
 
+static void reach(const struct lxccopy_plan *plan, const char *step)
+{
+	if (strcmp(plan->kill_at, step) == 0)
+		raise(SIGKILL);
+}
+
 static int start_container(struct lxccopy_plan *plan, struct lxccopy_report *report, int *pidfd)
 {
 	struct lxc_container *c;
@@ -206,6 +237,7 @@ static int start_container(struct lxccopy_plan *plan, struct lxccopy_report *rep
 		}
 		close(plan->tmpfs_fd);
 	}
+	reach(plan, "helper-mounted");
 	/* A fresh handle: after clone() some drivers start wrong from memory, and a thread may hold the caller's lock. */
 	c = liblxc.container_new(plan->name, plan->lxcpath);
 	if (!c) {
@@ -220,10 +252,12 @@ static int start_container(struct lxccopy_plan *plan, struct lxccopy_report *rep
 			c->set_config_item(c, "lxc.log.level", plan->log_level);
 	}
 	c->want_daemonize(c, !plan->foreground);
+	reach(plan, "helper-loaded");
 	if (!c->start(c, 0, NULL)) {
 		report->step = LXCCOPY_STEP_START;
 		return -1;
 	}
+	reach(plan, "helper-started");
 	if (plan->foreground)	/* it has run, and stopped */
 		return 0;
 	report->init_pid = c->init_pid(c);
@@ -259,9 +293,12 @@ static void await_children(void)
 static void spawn_child(struct lxccopy_plan plan, int socket, pid_t parent)
 {
 	struct lxccopy_report report = { 0 };
+	struct guard_message announcement = { LXCCOPY_HELPER, getpid() };
 	int *keep[] = { &socket, &plan.log_fd, &plan.tmpfs_fd };
 	int pidfd = -1;
 
+	if (plan.guard_socket >= 0)
+		send(plan.guard_socket, &announcement, sizeof(announcement), MSG_NOSIGNAL);
 	if (!plan.foreground)
 		setsid();
 	else if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)	/* as lxc-copy is the monitor itself */
@@ -270,6 +307,7 @@ static void spawn_child(struct lxccopy_plan plan, int socket, pid_t parent)
 	umask(022);	/* a caller's narrow one would make mount points the container cannot use */
 	/* What start() leaves behind becomes our child, so that it can be waited for when the start fails. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	reach(&plan, "helper-begun");
 	if (keep_only(keep, 3, plan.foreground) < 0) {
 		report.step = LXCCOPY_STEP_FDS;
 		report.error = errno;
@@ -277,6 +315,7 @@ static void spawn_child(struct lxccopy_plan plan, int socket, pid_t parent)
 		await_children();
 	}
 	send_report(socket, &report, pidfd);
+	reach(&plan, "helper-reported");
 	/* In the foreground liblxc has left a client of its open, who waits for our end: perhaps our caller, in stop(). */
 	close_from(socket + 1);
 	/* Until our caller has looked at us, or is dead. */
@@ -285,31 +324,224 @@ static void spawn_child(struct lxccopy_plan plan, int socket, pid_t parent)
 	_exit(0);
 }
 
-/* Starts a container from a helper process, whose pid and socket it leaves in @plan. */
-static void lxccopy_spawn(struct lxccopy_plan *plan)
+/* Whether a process has ended, or something has come from a socket, within a time; for ever where it is negative. */
+static bool ends_within(int fd, int milliseconds)
+{
+	struct pollfd end = { .fd = fd, .events = POLLIN };
+
+	return fd < 0 || poll(&end, 1, milliseconds) > 0;
+}
+
+/* Kills all that a process has started, directly or not. */
+static void kill_descendants(pid_t pid)
+{
+	char path[64], text[4096], *next = text, *end;
+	ssize_t size;
+	long child;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	size = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[size > 0 ? size : 0] = 0;
+	while ((child = strtol(next, &end, 10)) > 0 && end != next) {
+		kill_descendants(child);
+		kill(child, SIGKILL);
+		next = end;
+	}
+}
+
+/* Waits for a start that is under way, but not for ever: what a hook does there may take any time. */
+static void end_helper(pid_t helper, int pidfd)
+{
+	if (ends_within(pidfd, 5000))
+		return;
+	for (int tries = 0; tries < 150; tries++) {
+		kill_descendants(helper);
+		if (ends_within(pidfd, 10))
+			return;
+	}
+	kill(helper, SIGKILL);	/* liblxc waits for ever for a child that dies at the wrong moment */
+	ends_within(pidfd, 1000);
+}
+
+static bool is_still_there(const struct lxccopy_plan *plan)
+{
+	char path[PATH_MAX];
+	struct stat found, made;
+
+	snprintf(path, sizeof(path), "%s/%s", plan->lxcpath, plan->name);
+	return stat(path, &found) == 0 && fstat(plan->directory_fd, &made) == 0 && found.st_dev == made.st_dev &&
+	       found.st_ino == made.st_ino;
+}
+
+/* Ends the container, or waits for its end, and removes what its monitor has not. */
+static void end_container(const struct lxccopy_plan *plan, bool stop)
+{
+	struct lxc_container *c;
+	int pidfd = -1;
+	pid_t init, monitor;
+
+	if (!is_still_there(plan))
+		return;
+	c = liblxc.container_new(plan->name, plan->lxcpath);
+	if (!c)
+		return;
+	init = c->init_pid(c);
+	if (init > 0)
+		pidfd = open_monitor(init, &monitor);
+	if (stop && init > 0)
+		c->stop(c);
+	ends_within(pidfd, stop ? 10000 : -1);
+	if (plan->remove && is_still_there(plan) && c->is_defined(c))
+		c->destroy(c);
+	liblxc.container_put(c);
+	if (!is_still_there(plan))
+		unlink(plan->lock_file);
+}
+
+/* Shows in ps what we are, so that nobody who means our parent, by its command line, kills us with it. */
+static void set_title(const struct lxccopy_plan *plan)
+{
+	unsigned long start, end;
+	char text[2048], *field;
+	ssize_t size;
+	int fd;
+
+	fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	size = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[size > 0 ? size : 0] = 0;
+	field = strrchr(text, ')');
+	for (int number = 2; field && number < 48; number++)
+		field = strchr(field + 1, ' ');
+	if (!field || sscanf(field, "%lu %lu", &start, &end) != 2 || start >= end)
+		return;
+	memset((char *)start, 0, end - start);
+	snprintf((char *)start, end - start, "[lxccopy guard] %s %s", plan->lxcpath, plan->name);
+	prctl(PR_SET_NAME, "lxccopy-guard");
+}
+
+static void guard(struct lxccopy_plan plan, int socket, pid_t parent)
+{
+	int *keep[] = { &socket, &plan.ledger_fd, &plan.directory_fd };
+	struct guard_message message;
+	struct pollfd events[2];
+	int helper_fd = -1;
+	pid_t helper = 0;
+
+	setsid();
+	reset_signals();
+	/* Those who end a whole service mean our parent, which then dismisses us. */
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	set_title(&plan);
+	if (keep_only(keep, 3, false) < 0 || chdir("/") < 0)
+		_exit(1);
+	events[0] = (struct pollfd){ .fd = socket, .events = POLLIN };
+	/* Others that our parent has forked may hold its end of the socket, too. */
+	events[1] = (struct pollfd){ .fd = lxccopy_pidfd_open(parent), .events = POLLIN };
+	for (;;) {
+		bool orphaned = getppid() != parent;
+		ssize_t size = recv(socket, &message, sizeof(message), MSG_DONTWAIT);
+
+		if (size == 0)
+			break;	/* it is dead, or has lost us */
+		if (size < 0 && orphaned) {
+			/* A helper that was forked right before that is yet to say so. */
+			if (!ends_within(socket, 1000))
+				break;
+		} else if (size < 0) {
+			poll(events, 2, -1);
+		} else if (message.word == LXCCOPY_HELPER) {
+			helper = message.pid;
+			helper_fd = lxccopy_pidfd_open(helper);
+		} else {
+			if (message.word == LXCCOPY_TIDY && fork() == 0)
+				end_container(&plan, false);
+			_exit(0);
+		}
+	}
+	if (helper_fd >= 0)
+		end_helper(helper, helper_fd);
+	end_container(&plan, true);
+	_exit(0);
+}
+
+/* A process of ours and a socket to it. A signal that it receives before it has reset them must not run our handlers. */
+static pid_t fork_with_socket(int *socket, int *theirs)
 {
 	int pair[2], error;
-	pid_t pid, parent = getpid();
 	sigset_t all, old;
+	pid_t pid;
 
-	plan->helper = -1;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return;
-	/* A signal that the child receives before it has reset them must not run the caller's handlers. */
+		return -1;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	pid = fork();
 	if (pid == 0) {
 		close(pair[0]);
-		spawn_child(*plan, pair[1], parent);
+		*theirs = pair[1];
+		return 0;
 	}
 	error = errno;
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	close(pair[1]);
 	if (pid < 0)
 		close(pair[0]);
-	plan->socket = pair[0];
+	else
+		*socket = pair[0];
+	errno = error;
+	return pid;
+}
+
+/* Lets a guard go: it ends at once, or, where it shall tidy up, leaves another process behind. */
+static void lxccopy_dismiss(struct lxccopy_plan *plan, bool tidy)
+{
+	struct guard_message message = { tidy ? LXCCOPY_TIDY : LXCCOPY_DISMISS, 0 };
+	pid_t pid = plan->guard;
+
+	if (pid <= 0)
+		return;
+	plan->guard = 0;
+	send(plan->guard_socket, &message, sizeof(message), MSG_NOSIGNAL);
+	close(plan->guard_socket);
+	plan->guard_socket = -1;
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
+/* Starts a container from a helper process, whose pid and socket it leaves in @plan, after those of a guard. */
+static void lxccopy_spawn(struct lxccopy_plan *plan)
+{
+	pid_t pid, parent = getpid();
+	int theirs = -1, error;
+
+	plan->helper = -1;
+	plan->guard = 0;
+	plan->guard_socket = -1;
+	if (plan->guarded) {
+		pid = fork_with_socket(&plan->guard_socket, &theirs);
+		if (pid == 0)
+			guard(*plan, theirs, parent);
+		if (pid < 0)
+			return;
+		plan->guard = pid;
+	}
+	pid = fork_with_socket(&plan->socket, &theirs);
+	if (pid == 0)
+		spawn_child(*plan, theirs, parent);
+	error = errno;
 	plan->helper = pid;
+	if (pid < 0)
+		lxccopy_dismiss(plan, false);
 	errno = error;
 }
 

@@ -134,6 +134,8 @@ int container_set_timeout(struct lxc_container *c, int timeout);
 int lxccopy_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
 int lxccopy_pidfd_open(pid_t pid);
 int lxccopy_unshare_user(void);
+int lxccopy_rename_new(const char *path, const char *new_path);
+int lxccopy_unmount(const char *path);
 int lxccopy_mount(const char *type, char *options[]);
 int lxccopy_openpty(int devpts, int *primary, int *replica);
 
@@ -157,8 +159,16 @@ struct lxccopy_plan {
 	const char *tmpfs_path;
 	bool private_mounts;
 	bool foreground;
+	bool guarded;
+	int ledger_fd;
+	int directory_fd;
+	bool remove;
+	const char *lock_file;
+	const char *kill_at;
 	pid_t helper;
 	int socket;
+	pid_t guard;
+	int guard_socket;
 };
 
 struct lxccopy_report {
@@ -176,6 +186,7 @@ struct lxccopy_end {
 
 bool lxccopy_sigchld_ignored(void);
 void lxccopy_spawn(struct lxccopy_plan *plan);
+void lxccopy_dismiss(struct lxccopy_plan *plan, bool tidy);
 void lxccopy_finish(struct lxccopy_plan *plan, struct lxccopy_end *end);
 
 /* csrc/command.c */

@@ -27,10 +27,22 @@ from .rename import rename
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .base import create_base
+    from .checks import Finding, check
+    from .listing import Copy, copies
     from .mounts import Mount
+    from .orphans import Orphan, reap
 
 # What most runs do not need is imported when it is first asked for.
-_LATE = {"Mount": "mounts", "create_base": "base"}
+_LATE = {
+    "Copy": "listing",
+    "Finding": "checks",
+    "Mount": "mounts",
+    "Orphan": "orphans",
+    "check": "checks",
+    "copies": "listing",
+    "create_base": "base",
+    "reap": "orphans",
+}
 
 __version__ = "0.1.0"
 
@@ -40,19 +52,25 @@ __all__ = [
     "Container",
     "ContainerExistsError",
     "ContainerNotFoundError",
+    "Copy",
     "EphemeralCopy",
+    "Finding",
     "LiblxcError",
     "LiblxcMissingError",
     "LxcCopyError",
     "Mount",
     "OptionError",
+    "Orphan",
     "UnsupportedError",
     "__version__",
+    "check",
     "clone",
+    "copies",
     "create_base",
     "default_lxcpath",
     "liblxc_version",
     "log_to",
+    "reap",
     "rename",
     "run",
 ]

@@ -242,6 +242,27 @@ def new_mount(kind: str, options: dict[str, str]) -> int:
     return above_stdio(fd)
 
 
+def rename_new(path: str, new_path: str) -> None:
+    """Rename a file or directory.
+
+    Raises:
+        FileExistsError: There is something of the new name; nothing is changed.
+        OSError: As rename() does; EINVAL where the file system cannot do so.
+    """
+    if lib.lxccopy_rename_new(os.fsencode(path), os.fsencode(new_path)) < 0:
+        raise fail(path)
+
+
+def unmount(path: str) -> None:
+    """Take a mount away from where it is, also while it is in use.
+
+    Raises:
+        OSError: Nothing is mounted there, or we may not.
+    """
+    if lib.lxccopy_unmount(os.fsencode(path)) < 0:
+        raise fail(path)
+
+
 def open_terminal(devpts: int) -> tuple[int, int]:
     """Return both ends of a new pseudo terminal in the devpts that a descriptor stands for: ours, and the command's."""
     ends = ffi.new("int[2]")

@@ -92,7 +92,7 @@ def create_base(name: str, *, lxcpath: StrPath | None = None) -> Container:
             _make_lxcpath(base.lxcpath)
         except OSError as error:
             raise AccessError(f"cannot make the directory {base.lxcpath}: {error.strerror}") from error
-        Claim(name, name, base.lxcpath, undo)
+        claim = Claim(name, ("", ""), base.lxcpath, undo, "base")
         rootfs = f"{base.directory}/rootfs"
         try:
             _make_rootfs(rootfs, name, busybox)
@@ -110,6 +110,7 @@ def create_base(name: str, *, lxcpath: StrPath | None = None) -> Container:
         for key, value in _CONFIG:
             base.set_config(key, value)
         base.save_config()
+        claim.keep()
         undo.pop_all()
     return base
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
 from ._raw import pidfd_open, wait_readable
 
@@ -49,6 +50,39 @@ def in_text(text: str, name: str) -> set[Membership]:
     return found
 
 
+def of_name(name: str) -> set[Membership]:
+    """Return the cgroups of a container whose processes are gone, as far as they are where liblxc mostly makes them.
+
+    That is at the top of each hierarchy, or beside our own cgroup.
+    """
+    found = set()
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        ours = {controllers: path for _, controllers, path in (line.rstrip("\n").split(":", 2) for line in file)}
+    for controllers, root in hierarchies().items():
+        own = ours.get(controllers, "/")
+        for parent in {"", own.rstrip("/"), os.path.dirname(own).rstrip("/")}:
+            paths = [f"{parent}/lxc.{kind}.{name}" for kind in ("monitor", "payload")]
+            found |= {(controllers, path) for path in paths if os.path.isdir(root + path)}
+    return found
+
+
+def memory(pid: int, name: str) -> int | None:
+    """Return how much memory a container uses, in bytes; None where that is not accounted for.
+
+    Args:
+        pid: A process of it.
+        name: Its name.
+    """
+    roots = hierarchies()
+    for controllers, path in sorted(of_process(pid, name), reverse=True):
+        version_1 = "memory" in controllers.split(",")
+        file = "memory.usage_in_bytes" if version_1 else "memory.current"
+        if (version_1 or not controllers) and controllers in roots:
+            with suppress(OSError, ValueError), open(f"{roots[controllers]}{path}/{file}", encoding="ascii") as text:
+                return int(text.read())
+    return None
+
+
 def _belongs_to(cgroup: str, name: str) -> bool:
     """Whether a cgroup is called as liblxc calls a container's: with -1, -2, ... at the end where that was taken."""
     for prefix in ("lxc.monitor.", "lxc.payload."):
@@ -65,15 +99,15 @@ def remove(memberships: Iterable[Membership]) -> None:
         memberships: From of_process(), while the container still ran.
     """
     deadline = time.monotonic() + _GRACE
-    roots = _hierarchies()
+    roots = hierarchies()
     for controllers, path in memberships:
         root = roots.get(controllers)
         if root is not None:
             _remove(root + path, deadline)
 
 
-def _hierarchies() -> dict[str, str]:
-    """Where each hierarchy is mounted, by its controllers; "" is cgroup2."""
+def hierarchies() -> dict[str, str]:
+    """Return where each hierarchy is mounted, by its controllers; "" is cgroup2."""
     found: dict[str, str] = {}
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
@@ -121,7 +155,7 @@ def _await_processes(cgroup: str, deadline: float) -> None:
 
 def writable() -> set[str]:
     """Return the controllers of those hierarchies in which we may make cgroups below ours; "" is cgroup2."""
-    roots = _hierarchies()
+    roots = hierarchies()
     found = set()
     with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         for line in file.read().splitlines():

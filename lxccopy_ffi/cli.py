@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from .errors import ContainerNotFoundError, LxcCopyError, OptionError
 from .names import check_name
 from .notices import show_with
-from .options import Parsed, help_text, parse, usage_text
+from .options import UPKEEP, Parsed, help_text, parse, usage_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -161,12 +161,10 @@ def _act(parsed: Parsed, signals: _Signals) -> int:
     if immediate is not None:
         return _inform(immediate)
     parsed.has_command = False
-    if "create-base" in parsed:
-        check_name(parsed.get("create-base") or "")
-        others = [name for name, _ in parsed.given if name not in ("create-base", "lxcpath", "quiet")]
-        if others or parsed.words or len(parsed.all("create-base")) > 1:
-            raise OptionError("--create-base takes one name, and no other options than -P and -q")
-        return _create_base(parsed)
+    if any(name in UPKEEP for name, _ in parsed.given):
+        from .upkeep import perform, task_of
+
+        return 0 if perform(task_of(parsed), parsed, _print, _complain) else FAILED
     call = _Call(parsed)
     if call.task == "ephemeral":
         return _ephemeral(call, signals)
@@ -303,15 +301,6 @@ def _open_log(name: str, parsed: Parsed) -> None:
         )
     os.makedirs(os.path.dirname(os.path.abspath(file)), exist_ok=True)
     log_to(file, level)
-
-
-def _create_base(parsed: Parsed) -> int:
-    from .base import create_base
-
-    with create_base(parsed.get("create-base") or "", lxcpath=parsed.get("lxcpath")) as base:
-        if "quiet" not in parsed:
-            _print(f"Created {base.name} in {base.lxcpath}\n")
-    return 0
 
 
 def _clone(call: _Call) -> int:
@@ -468,6 +457,7 @@ def _announce(event: str, copy: EphemeralCopy, call: _Call) -> None:
 def _command(copy: EphemeralCopy, words: Sequence[str], signals: _Signals) -> int:
     from .command import Command
 
+    copy.note_command([*words])
     signals.forward()
     ours = [fd for fd in (0, 1, 2) if os.isatty(fd)]
     if ours:

@@ -5,21 +5,26 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from . import identity, notices, relocate
-from ._raw import above_stdio, default_lxcpath, new_mount, write_all
+from ._raw import above_stdio, default_lxcpath, new_mount, rename_new, write_all
 from .container import CloneFlag, Container
 from .errors import AccessError, ContainerExistsError, LxcCopyError, OptionError, UnsupportedError
-from .locking import forget_lock
-from .names import check_file, check_flag, check_name, check_path, check_words, random_name
-from .removal import discard
+from .faults import reach
+from .ledger import FILE, HIDDEN, Ledger
+from .locking import forget_lock, lock_file
+from .names import check_file, check_flag, check_name, check_path, check_words, random_name, random_suffix
+from .processes import start_time
+from .removal import discard, remove_tree
+from .spawner import Ward
 from .storage import Plan, Storage, check_kind, check_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from .ledger import Value
     from .names import StrPath
 
     Progress = Callable[[int, int], None]
@@ -74,7 +79,7 @@ def check_target(name: str | None, lxcpath: str) -> None:
     if not os.path.isdir(lxcpath):
         raise OptionError(f"the directory for the copy, {lxcpath}, does not exist")
     if name is not None and os.path.lexists(f"{lxcpath}/{name}"):
-        raise _exists(name, lxcpath)
+        raise exists(name, lxcpath)
     if not os.access(lxcpath, os.W_OK | os.X_OK):
         read_only = os.statvfs(lxcpath).f_flag & os.ST_RDONLY
         raise AccessError(
@@ -83,42 +88,58 @@ def check_target(name: str | None, lxcpath: str) -> None:
 
 
 class Claim:
-    """A copy's directory, made by us: its name is reserved.
+    """A copy's directory, made by us: its name is reserved, and a ledger in it says so (see ledger.py).
+
+    It is made under a hidden name and gets its own when the ledger is there, so that nobody finds it without one.
 
     Args:
         name: The copy's name; None for a random one, as lxc-copy's.
-        base: The base's name, for a random one.
+        base: The lxcpath and the name of what is copied; empty for nothing.
         lxcpath: Where to make it.
         undo: Gets what removes the copy again, in whatever state it is then.
+        task: What is made, for the ledger.
+        entries: What else the ledger shall say.
 
     Attributes:
         name: The copy's name.
+        ledger: Its ledger.
 
     Raises:
         ContainerExistsError: Somebody else was faster.
         AccessError: It cannot be made.
     """
 
+    ledger: Ledger
     _fd = -1
+    _hidden = ""
 
-    def __init__(self, name: str | None, base: str, lxcpath: str, undo: ExitStack) -> None:
+    def __init__(
+        self, name: str | None, base: tuple[str, str], lxcpath: str, undo: ExitStack, task: str, **entries: Value
+    ) -> None:
         self._lxcpath = lxcpath
-        self._made: list[None] = []
         undo.callback(self.discard_quietly)
         while True:
-            self.name = name or random_name(base)
+            self.name = name or random_name(base[1])
+            self._hidden = hidden = f"{lxcpath}/{HIDDEN}{random_suffix()}"
             try:
-                # In one call, between whose parts no signal handler can raise: it tells whether the directory is ours.
-                self._made.extend(map(os.mkdir, (self.directory,), (0o770,)))
+                os.mkdir(hidden, 0o770)
+                reach("directory-made")
+                os.chmod(hidden, 0o770)  # noqa: S103 - as lxc-copy, whatever the umask
+                # Held open, so that its inode's number is not used again for another directory of the same name.
+                self._fd = identity.open_root(hidden)
+                self.ledger = Ledger(hidden, task=task, name=self.name, base=base, **entries)
+                reach("ledger-written")
+                rename_new(hidden, self.directory)
+            except FileNotFoundError:
+                self._remove_hidden()  # somebody's reap() took it for a dead one's
             except FileExistsError:
+                self._remove_hidden()
                 if name is not None:
-                    raise _exists(name, lxcpath) from None
+                    raise exists(name, lxcpath) from None
             except OSError as error:
                 raise AccessError(f"cannot make the directory {self.directory}: {error.strerror}") from error
             else:
-                # Held open, so that its inode's number is not used again for another directory of the same name.
-                self._fd = identity.open_root(self.directory)
-                os.chmod(self.directory, 0o770)  # noqa: S103 - as lxc-copy, whatever the umask
+                reach("name-claimed")
                 return
 
     @property
@@ -126,28 +147,60 @@ class Claim:
         """The copy's directory."""
         return f"{self._lxcpath}/{self.name}"
 
+    def _remove_hidden(self) -> None:
+        """Remove the directory if it has not got its name."""
+        hidden, self._hidden = self._hidden, ""
+        if hidden and os.path.isdir(hidden):
+            remove_tree(hidden)
+            self.close()
+
+    def ward(self, *, remove: bool) -> Ward:
+        """What a guard needs, to end the copy and to leave nothing of it."""
+        return Ward(self._fd, self.ledger.fd, lock_file(self.name, self._lxcpath), remove=remove)
+
+    def note_start(self, copy: Container) -> None:
+        """Write down which processes and cgroups the copy has, now that it runs.
+
+        Raises:
+            AccessError: It cannot be written.
+        """
+        try:
+            began = start_time(copy.monitor_pid) if copy.monitor_pid else 0
+            groups = [list(group) for group in sorted(copy.cgroups)]
+            self.ledger.add(monitor=copy.monitor_pid, monitor_start=began, cgroups=groups)
+        except ProcessLookupError:
+            pass  # it has ended already
+        except OSError as error:
+            raise AccessError(f"cannot write {self.directory}/{FILE}: {error.strerror}") from error
+
+    def keep(self) -> None:
+        """Hand the copy over: it is an ordinary container from here on. Idempotent."""
+        if self._fd >= 0:
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self.directory}/{FILE}")
+            reach("released")
+        self.close()
+
     def close(self) -> None:
         """Do nothing more with the directory. Idempotent."""
-        self._made.clear()
-        self._close_fd()
-
-    def _close_fd(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+        if hasattr(self, "ledger"):
+            self.ledger.close()
 
     def __del__(self) -> None:
-        self._close_fd()
+        self.close()
 
     def holds(self) -> bool:
         """Whether the directory is still there, and still the one that we made: its name may have been used again."""
-        if not self._made:
+        if self._fd < 0:
             return False
         try:
             found = os.lstat(self.directory)
         except FileNotFoundError:
             return False
-        return self._fd < 0 or os.path.samestat(found, os.fstat(self._fd))
+        return os.path.samestat(found, os.fstat(self._fd))
 
     def discard(self) -> None:
         """Remove the copy, whole or half-made, with what its base remembers of it. Idempotent.
@@ -157,19 +210,22 @@ class Claim:
         """
         if self.holds():
             discard(self.name, self._lxcpath)
-        elif self._made and not os.path.lexists(self.directory):
+        elif self._fd >= 0 and not os.path.lexists(self.directory):
             forget_lock(self.name, self._lxcpath)
+        self._remove_hidden()
+        reach("gone")
         self.close()
 
     def discard_quietly(self) -> None:
         """Do so on the way out of another error, which must stay the one that is seen: this one is logged."""
         try:
             self.discard()
-        except LxcCopyError as error:
+        except (LxcCopyError, OSError) as error:
             notices.warn(str(error))
 
 
-def _exists(name: str, lxcpath: str) -> ContainerExistsError:
+def exists(name: str, lxcpath: str) -> ContainerExistsError:
+    """Return the error for a name that is taken."""
     return ContainerExistsError(f"there is already a {name!r} in {lxcpath}; choose another name or remove it first")
 
 
@@ -210,6 +266,7 @@ def make(
             copy = watch(call, plan.storage.layers, progress)
         else:
             copy = call()
+    reach("copied")
     try:
         _follow(copy, source, plan, shown.originals)
         if plan.stacked:
@@ -222,6 +279,7 @@ def make(
     except BaseException:
         copy.close()
         raise
+    reach("followed")
     return copy
 
 
@@ -416,9 +474,9 @@ def resolve(layers: Sequence[str], targets: Sequence[str], source: str) -> list[
 
 
 @contextmanager
-def open_system(storage: Storage) -> Iterator[int]:
-    """A descriptor of a container's root directory as the container would see it."""
-    root = open_merged(storage.lower, storage.upper) if storage.upper else identity.open_root(storage.lower[0])
+def open_system(upper: str, lower: Sequence[str]) -> Iterator[int]:
+    """A descriptor of a container's root directory as the container would see it, from its Storage."""
+    root = open_merged(lower, upper) if upper else identity.open_root(lower[0])
     try:
         yield root
     finally:
@@ -508,7 +566,7 @@ def clone(
         check_target(name, path)
         if hook_args and not base.config("lxc.hook.clone"):
             notices.warn(f"{source!r} has no lxc.hook.clone that would get the words {' '.join(hook_args)!r}")
-        Claim(name, source, path, undo)
+        claim = Claim(name, (base.lxcpath, source), path, undo, "copy")
         copy = make(
             base,
             plan,
@@ -526,8 +584,11 @@ def clone(
 
             prepare_overlay(copy)
         copy.save_config()
+        reach("saved")
         if not keep_name:
             personalise(copy, fresh_id=fresh_id)
+        reach("personalised")
+        claim.keep()
         undo.pop_all()
     warn_of_shared_settings(copy)
     return copy

@@ -9,6 +9,7 @@ import struct
 from ._raw import wait_readable
 from .container import ENTERED, FAILED_CWD, FAILED_EXEC, FAILED_ROOT, Container
 from .errors import LiblxcError, OptionError
+from .faults import reach
 from .names import check_words
 
 TYPE_CHECKING = False
@@ -69,6 +70,7 @@ class Command:
         self.pid = self._child.pid
         self.pidfd = self._child.pidfd
         self._judge(container, records, cwd)
+        reach("command-entered")
 
     def _judge(self, container: Container, records: list[tuple[int, int]], cwd: str | None) -> None:
         """Raise where the command could not even be tried; remember why it could not be executed."""
@@ -107,6 +109,7 @@ class Command:
             status = self._child.wait(timeout)
             if status is not None:
                 self.returncode = os.waitstatus_to_exitcode(status)
+                reach("command-ended")
         return self.returncode
 
 

@@ -13,8 +13,10 @@ from contextlib import suppress
 from . import _raw, cgroups
 from ._raw import ffi, lib
 from .errors import ContainerNotFoundError, LiblxcError, OptionError
+from .faults import reach
 from .names import check_name, check_path, check_value
-from .spawner import Spawn, await_or_kill, end_start
+from .processes import parent
+from .spawner import Guard, Spawn, Ward, await_or_kill, end_start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,11 +164,18 @@ class Container:
     """The file that the configuration in memory was read from: config_file, or that of load_config()."""
 
     _pointer: _Container | None = None
+    monitor_pid = 0
+    """The process id of the monitor that start() has left; 0 where there is none."""
+
+    guard: Guard | None = None
+    """What start() made to end the container when we die."""
+
     _monitor = -1
     _children: list[Child] = []  # noqa: RUF012 - never changed, only replaced
 
     def __init__(self, name: str, lxcpath: StrPath | None = None) -> None:
-        self._cgroups: set[cgroups.Membership] = set()
+        self.cgroups: set[cgroups.Membership] = set()
+        """Those of the running container and its monitor, as far as they were looked at."""
         self._log = _raw.FailureLog()
         self._children = []
         self._lock = allocate_lock()
@@ -491,6 +500,7 @@ class Container:
         log_level: str | None = None,
         foreground: bool = False,
         on_running: Callable[[], None] | None = None,
+        ward: Ward | None = None,
     ) -> None:
         """Start the container in the background, from a helper process that shares nothing with ours.
 
@@ -505,6 +515,7 @@ class Container:
             foreground: The container gets our terminal, where we have one, as its console, and has stopped on return.
                 Any exception, as from a signal handler, kills it.
             on_running: Called once it is running.
+            ward: Let a guard end the container when this process dies, until that guard is dismissed.
 
         Raises:
             LiblxcError: It did not reach RUNNING. All processes of the attempt are gone.
@@ -525,15 +536,18 @@ class Container:
                 tmpfs=tmpfs,
                 tmpfs_path=tmpfs_path,
                 foreground=terminal,
+                ward=ward,
             )
         except OSError as error:
             raise LiblxcError("start", self.name, self.lxcpath, f"no helper process: {error.strerror}") from error
         finally:
+            self.guard = spawn.guard
             if terminal is not None:
                 terminal.close()
             if spawn.monitor >= 0:
                 self._forget_monitor()
-                self._monitor, self._cgroups = spawn.monitor, spawn.cgroups
+                self._monitor, self.cgroups = spawn.monitor, spawn.cgroups
+                self.monitor_pid = spawn.monitor_pid
         if spawn.failed:
             reason = "; ".join(filter(None, [spawn.failure, self._log.read()]))
             raise LiblxcError(
@@ -564,6 +578,7 @@ class Container:
             if not lib.container_stop(self._c) and self.running:
                 raise self.failure("stop")
         self.wait_gone()
+        reach("stopped")
 
     def shutdown(self, timeout: float | None = None) -> bool:
         """Ask the container's init to halt and wait for the monitor's end.
@@ -603,7 +618,7 @@ class Container:
             if not ready and deadline is not None and time.monotonic() >= deadline:
                 return False
         self._forget_monitor()
-        cgroups.remove(self._cgroups)
+        cgroups.remove(self.cgroups)
         return True
 
     def _running_children(self) -> list[Child]:
@@ -618,15 +633,15 @@ class Container:
         if init <= 0:
             return
         try:
-            parent = _parent(init)
-            pidfd = _raw.pidfd_open(parent)
-            if _parent(init) != parent:
+            monitor = parent(init)
+            pidfd = _raw.pidfd_open(monitor)
+            if parent(init) != monitor:
                 os.close(pidfd)
                 raise ProcessLookupError
         except OSError:
             return  # it has ended meanwhile
         self._monitor = pidfd
-        self._cgroups = cgroups.of_process(parent, self.name) | cgroups.of_process(init, self.name)
+        self.cgroups = cgroups.of_process(monitor, self.name) | cgroups.of_process(init, self.name)
 
     def _forget_monitor(self) -> None:
         if self._monitor >= 0:
@@ -797,8 +812,3 @@ def _quote(words: Sequence[str]) -> list[str]:
     import shlex
 
     return [shlex.quote(word) for word in words]
-
-
-def _parent(pid: int) -> int:
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[1])

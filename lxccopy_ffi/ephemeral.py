@@ -19,6 +19,7 @@ from .clone import (
     warn_of_shared_settings,
 )
 from .errors import LiblxcError, OptionError, UnsupportedError
+from .faults import reach
 from .names import check_file, check_flag, check_name, check_path, check_seconds, check_words, random_suffix
 from .request import Request
 from .storage import Plan, Storage, check_kind, check_size
@@ -187,10 +188,12 @@ class EphemeralCopy:
                 log_level=level,
                 foreground=foreground,
                 on_running=self._running,
+                ward=None if self._claim is None else self._claim.ward(remove=not self._keep_data),
             )
         except BaseException:
             if made_before:
                 self.container.stop()
+                self._dismiss()
             elif not (foreground and self._ran and self._keep_data):
                 self._abandon()
             raise
@@ -199,6 +202,9 @@ class EphemeralCopy:
 
     def _running(self) -> None:
         """It runs: do so too what was asked for."""
+        if self._claim is not None:
+            self._claim.note_start(self.container)
+        reach("started")
         self._check_mounts()
         self._tell("started")
         self._ran = True
@@ -270,20 +276,40 @@ class EphemeralCopy:
             env=env,
             cwd=cwd,
         )
+        self.note_command(request.argv)
         return request.run(self.container)
+
+    def note_command(self, argv: list[str]) -> None:
+        """Say in the ledger what runs in the copy now."""
+        if self._claim is not None:
+            self._claim.ledger.add_command(argv)
 
     def detach(self) -> None:
         """Leave the copy running: close() then does nothing. It is removed when it stops, unless its data is kept."""
-        copy, self._container = self._container, None
         self._close_memory()
         if self._claim is not None:
-            self._claim.close()
+            self._release(self._claim)
+        copy, self._container = self._container, None
         if copy is not None:
             if self._ordinary and not self._keep_data:
                 from . import ordinary
 
                 ordinary.warn_of_reboot(copy)
             copy.close()
+
+    def _release(self, claim: Claim) -> None:
+        """Nothing more is ours to do. What was to be kept is an ordinary container from here on."""
+        if self._keep_data:
+            claim.keep()
+        else:
+            claim.ledger.add(detached=True)
+        self._dismiss()
+        claim.close()
+
+    def _dismiss(self, *, tidy: bool = False) -> None:
+        """It need not end with us any more."""
+        if self._container is not None and self._container.guard is not None:
+            self._container.guard.dismiss(tidy=tidy)
 
     def close(self, *, kill: bool = False) -> None:
         """Stop the copy and remove it; only stop it where its data is kept. It is gone on return. Idempotent.
@@ -299,8 +325,9 @@ class EphemeralCopy:
         if copy is None:
             return
         with ExitStack() as steps:  # the last one first, and each of them whatever becomes of those before it
+            steps.callback(self._dismiss)
             if claim is not None:
-                steps.callback(claim.close if self._keep_data else claim.discard)
+                steps.callback(claim.keep if self._keep_data else claim.discard)
             steps.callback(copy.close)
             # Not when it is gone, as another one may have got its name.
             if not copy.closed and (copy.watched or (claim is not None and claim.holds())):
@@ -344,7 +371,15 @@ class EphemeralCopy:
             if way == memory.MONITOR:
                 memory.ensure_mount_point()
             targets = self._resolve_targets(plan.storage)
-            self._claim = Claim(self._wanted_name, self.source, path, undo)
+            self._claim = Claim(
+                self._wanted_name,
+                (base.lxcpath, self.source),
+                path,
+                undo,
+                "ephemeral",
+                keep=self._keep_data,
+                tmpfs=way,
+            )
             self.name = name = self._claim.name
             undo.callback(self._close_memory)
             copy = self._clone(base, plan, path, undo)
@@ -353,7 +388,9 @@ class EphemeralCopy:
                     self._use_monitor(copy, plan.storage)
                 elif not (self._keep_name or self._ordinary):
                     personalise(copy)
+                reach("personalised")
                 layers = self._add_mounts(copy, targets, way)
+                reach("mounts-added")
                 if self._ordinary:
                     from . import ordinary
 
@@ -370,6 +407,7 @@ class EphemeralCopy:
             except OSError as error:
                 raise UnsupportedError(f"cannot prepare {name!r} in {path}: {error.strerror}") from error
             copy.save_config()
+            reach("saved")
             warn_of_shared_settings(copy)
             undo.callback(setattr, self, "_container", None)
             self._container = copy
@@ -396,6 +434,7 @@ class EphemeralCopy:
         copy.clear_config("lxc.start.auto")  # a copy that is left over must not come up with the machine
         copy.clear_config("lxc.group")
         copy.save_config()
+        reach("marked")
         return copy
 
     def _choose_way(self, via: str | None, base: Container) -> str | None:
@@ -494,6 +533,8 @@ class EphemeralCopy:
         self._close_memory()
         with ExitStack() as steps:
             if copy is not None:
+                if copy.guard is not None:
+                    steps.callback(copy.guard.dismiss)
                 steps.callback(self._tell_removed)
             if self._claim is not None:
                 steps.callback(self._claim.discard_quietly)
@@ -598,4 +639,5 @@ def run(
         argv, input=input, capture_output=capture_output, text=text, timeout=timeout, check=check, env=env, cwd=cwd
     )
     with EphemeralCopy(source, **copy_options) as copy:
+        copy.note_command(request.argv)
         return request.run(copy.container)

@@ -263,6 +263,18 @@ def copy_attributes(source: int | str, target: int) -> None:
                     os.setxattr(target, name, os.getxattr(source, name))
 
 
+def write_like(file: str, path: str, content: bytes) -> None:
+    """Write a new file with the owner, mode and attributes of another.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o600), "wb") as new:
+        copy_attributes(file, new.fileno())
+        new.write(content)
+
+
 @contextmanager
 def prepared(file: str, text: str) -> Iterator[str]:
     """Write a text beside a file, with the file's owner, mode and attributes, to be renamed to it; remove it otherwise.
@@ -272,10 +284,7 @@ def prepared(file: str, text: str) -> Iterator[str]:
     """
     path = f"{file}.{random_suffix()}"
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(path, flags, 0o600), "wb") as new:
-            copy_attributes(file, new.fileno())
-            new.write(text.encode("utf-8", "surrogateescape"))
+        write_like(file, path, text.encode("utf-8", "surrogateescape"))
         yield path
     finally:
         with suppress(FileNotFoundError):

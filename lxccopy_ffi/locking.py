@@ -16,8 +16,13 @@ def lock_file(name: str, lxcpath: str) -> str:
 
     Reproduces: lxclock.c:lxclock_name().
     """
+    return f"{lock_directory(lxcpath)}/.{name}"
+
+
+def lock_directory(lxcpath: str) -> str:
+    """Return where the lock files of the containers in an lxcpath are."""
     runtime = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("HOME", "/") + "/.cache/lxc/run"
-    return f"{'/run' if os.geteuid() == 0 else runtime}/lxc/lock{lxcpath}/.{name}"
+    return f"{'/run' if os.geteuid() == 0 else runtime}/lxc/lock{lxcpath}"
 
 
 @contextmanager

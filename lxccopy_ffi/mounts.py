@@ -183,9 +183,10 @@ def missing(mountinfo: str, targets: Sequence[str]) -> list[str]:
         mountinfo: The text.
         targets: Absolute paths, as that process sees them.
     """
-    points = {_unescape(line.split(" ", 5)[4]) for line in mountinfo.split("\n") if line}
+    points = {unescape(line.split(" ", 5)[4]) for line in mountinfo.split("\n") if line}
     return [target for target in targets if target not in points]
 
 
-def _unescape(path: str) -> str:
+def unescape(path: str) -> str:
+    """Return a path as it is, from how a mountinfo writes it."""
     return path.replace("\\040", " ").replace("\\043", "#").replace("\\134", "\\")

@@ -47,6 +47,17 @@ GROUPS = (
         ),
     ),
     (
+        "Looking after them",
+        (
+            Option("", "list", "", "show the throwaway copies that there are", new=True),
+            Option("", "reap", "", "remove those whose makers died before they had tidied up", new=True),
+            Option("", "dry-run", "", "with --reap: only tell what would be removed", new=True),
+            Option("", "all", "", "with --reap: also stopped ephemeral containers of other tools", new=True),
+            Option("", "check", "", "look what this machine can and cannot do", new=True),
+            Option("", "json", "", "with --list, --reap or --check: print what was found as JSON", new=True),
+        ),
+    ),
+    (
         "Where",
         (
             Option("P", "lxcpath", "DIR", "the directory with the containers"),
@@ -107,6 +118,9 @@ GROUPS = (
 )
 
 OPTIONS = tuple(option for _, options in GROUPS for option in options)
+
+# What has nothing to do with copying.
+UPKEEP = frozenset({"create-base", *(option.name for option in dict(GROUPS)["Looking after them"])})
 
 # These act at once, whatever is wrong with what follows them.
 _IMMEDIATE = ("help", "usage", "version", "?")
@@ -234,6 +248,7 @@ def help_text(program: str) -> str:
         f"       {program} [-P DIR] -n NAME -N NEWNAME [-s]             make a copy, or a snapshot",
         f"       {program} [-P DIR] -n NAME -N NEWNAME -R               give it another name",
         f"       {program} [-P DIR] --create-base NAME                  make something to copy",
+        f"       {program} [-P DIR] --list | --reap | --check [--json]  see what there is, tidy up, ...",
         "",
         "Copy LXC containers, above all for a moment: an overlay on NAME, in memory with -t,",
         "in which COMMAND runs as root and of which nothing is left.",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import threading
 
-from .spawner import descendants, kill
+from .processes import descendants, kill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

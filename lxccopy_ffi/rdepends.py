@@ -43,12 +43,34 @@ def replace(base: Pair, old: Pair, new: Pair) -> None:
 
     Reproduces: lxccontainer.c:mod_rdep().
     """
+    _change(base, old, [new])
+
+
+def forget(base: Pair, snapshot: Pair) -> None:
+    """Let a base forget a snapshot, each time that it is named. Without any, its file goes, as liblxc has it.
+
+    Raises:
+        OSError: Its file cannot be written.
+
+    Reproduces: lxccontainer.c:mod_rdep().
+    """
+    _change(base, snapshot, [])
+
+
+def _change(base: Pair, old: Pair, new: list[Pair]) -> None:
     lxcpath, name = base
     file = f"{lxcpath}/{name}/lxc_snapshots"
+    if not os.path.lexists(file):
+        return
     with locked(name, lxcpath):
-        pairs = _read(file)
-        if old not in pairs:
+        before = _read(file)
+        if old not in before:
             return
-        pairs[pairs.index(old)] = new
-        with prepared(file, "".join(f"{line}\n" for pair in pairs for line in pair)) as written:
+        after = [pair for pair in before if pair != old]
+        if new:
+            after[before.index(old) : before.index(old)] = new
+        if not after:
+            os.unlink(file)
+            return
+        with prepared(file, "".join(f"{line}\n" for pair in after for line in pair)) as written:
             os.rename(written, file)

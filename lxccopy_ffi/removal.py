@@ -6,15 +6,20 @@ from __future__ import annotations
 import errno
 import os
 
-from . import identity
+from . import identity, rdepends
 from ._raw import NO_MOUNTS, openat2
 from .container import Container
 from .errors import LiblxcError
+from .faults import reach
+from .ledger import FILE, HIDDEN
 from .locking import forget_lock
+from .names import random_suffix
+from .storage import Storage
+from .tmpfs import UPPER
 
 
 def discard(name: str, lxcpath: str) -> None:
-    """Stop and remove a container and all of its directory.
+    """Stop and remove a container and all of its directory. What its base remembers of it goes first, its ledger last.
 
     Raises:
         LiblxcError: Something of it could not be removed.
@@ -22,21 +27,67 @@ def discard(name: str, lxcpath: str) -> None:
     with Container(name, lxcpath) as copy:
         copy.stop()
         try:
-            # liblxc removes trees by recursion, and a container can have made one that is too deep for our stack.
-            # But not what liblxc refuses to remove, as others depend on it, nor before a hook has seen it.
-            if not (os.path.lexists(f"{copy.directory}/lxc_snapshots") or copy.config("lxc.hook.destroy")):
-                for tree in ("overlay", "rootfs"):
-                    _remove(f"{copy.directory}/{tree}", keep=True)
-            if copy.defined:
-                copy.destroy()
-            _remove(copy.directory)
+            if _needs_liblxc(copy):
+                _destroy(copy)
+            else:
+                remove_directory(name, lxcpath)
         except OSError as error:
             raise LiblxcError("remove", name, lxcpath, f"{error.filename}: {error.strerror}") from error
-        except LiblxcError:
-            if os.path.lexists(copy.config_file):
-                raise  # otherwise its monitor was faster
-            _remove(copy.directory)
+    forget_lock(name, lxcpath)  # closing the handle may have made it again
+
+
+def _needs_liblxc(copy: Container) -> bool:
+    """Whether there is more to it than a directory of ours: volumes, hooks, snapshots, files of subordinate ids."""
+    if os.geteuid() != 0 or copy.config("lxc.hook.destroy") or os.path.lexists(f"{copy.directory}/lxc_snapshots"):
+        return True
+    if not copy.defined:
+        return False
+    storage = Storage(copy)
+    own = storage.upper or storage.lower[0]
+    return bool(own) and not (storage.is_directory and (own == UPPER or own.startswith(f"{copy.directory}/")))
+
+
+def _destroy(copy: Container) -> None:
+    # liblxc removes trees by recursion, and a container can have made one that is too deep for our stack.
+    # But not what liblxc refuses to remove, as others depend on it, nor before a hook has seen it.
+    if not (os.path.lexists(f"{copy.directory}/lxc_snapshots") or copy.config("lxc.hook.destroy")):
+        for tree in ("overlay", "rootfs"):
+            _remove(f"{copy.directory}/{tree}", keep=True)
+    try:
+        if copy.defined:
+            copy.destroy()
+    except LiblxcError:
+        if os.path.lexists(copy.config_file):
+            raise  # otherwise its monitor was faster
+    _remove(copy.directory)
+
+
+def remove_directory(name: str, lxcpath: str) -> None:
+    """Remove a container that does not run and is all in its directory. Idempotent.
+
+    Raises:
+        OSError: Something of it could not be removed; the directory is still there.
+
+    Reproduces: lxccontainer.c:container_destroy(). Differs: whoever dies here leaves something with a ledger.
+    """
+    directory = f"{lxcpath}/{name}"
+    for base in rdepends.bases(directory):
+        rdepends.forget(base, (lxcpath, name))
+    reach("bases-told")
     forget_lock(name, lxcpath)
+    reach("lock-removed")
+    tomb = f"{lxcpath}/{HIDDEN}{random_suffix()}"
+    try:
+        os.rename(directory, tomb)  # its name is free from here on
+    except FileNotFoundError:
+        return
+    reach("entombed")
+    try:
+        remove_tree(tomb, last=FILE)
+    except BaseException:
+        if os.path.isdir(tomb) and not os.path.lexists(directory):
+            os.rename(tomb, directory)
+        raise
 
 
 def _remove(path: str, *, keep: bool = False) -> None:
@@ -51,7 +102,7 @@ def _remove(path: str, *, keep: bool = False) -> None:
         userns.call("removal", "remove_tree", path, keep=keep)
 
 
-def remove_tree(path: str, *, keep: bool = False) -> None:
+def remove_tree(path: str, *, keep: bool = False, last: str = "") -> None:
     """Remove a directory and all below it, through no link and no mount point. Idempotent.
 
     However deep it is: what is in a subdirectory is moved up before the subdirectory goes.
@@ -59,6 +110,7 @@ def remove_tree(path: str, *, keep: bool = False) -> None:
     Args:
         path: The directory; anything else is left alone.
         keep: Only empty it.
+        last: The name of a file in it that goes after all others.
 
     Raises:
         OSError: Something could not be removed, such as a directory on which something is mounted (EXDEV, EBUSY).
@@ -79,11 +131,14 @@ def remove_tree(path: str, *, keep: bool = False) -> None:
     try:
         number = 0
         while True:
-            entries = os.listdir(top)
+            entries = [entry for entry in os.listdir(top) if entry != last]
             if not entries:
                 break
             for entry in entries:
                 number = _remove_entry(top, entry, number)
+        if last and _exists_at(last, top):
+            reach("emptied")
+            os.unlink(last, dir_fd=top)
     finally:
         os.close(top)
     if not keep:

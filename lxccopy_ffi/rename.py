@@ -6,18 +6,25 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, suppress
 
-from . import identity, notices, rdepends, relocate
-from .clone import Claim, check_target, clone, open_source, open_system, personalise, read_config
+from . import identity, ledger, notices, rdepends, relocate
+from ._raw import rename_new
+from .clone import check_target, clone, exists, open_source, open_system, personalise, read_config
 from .container import Container
 from .errors import AccessError, UnsupportedError
+from .faults import reach
+from .identity import write_like
+from .ledger import FILE, HIDDEN, Ledger
 from .locking import forget_lock, locked
 from .names import check_file, check_name, random_suffix
-from .removal import discard
+from .removal import discard, remove_tree
 from .storage import Plan, Storage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .clone import Progress
+    from .ledger import Record
     from .names import StrPath
 
 
@@ -114,46 +121,165 @@ def _has_hooks(container: Container) -> bool:
 
 def _move(old: Container, name: str) -> Container:
     """Rename the directory, with all that speaks of it; or nothing, if anything fails."""
-    lxcpath, before, own = old.lxcpath, old.name, old.directory
-    target = f"{lxcpath}/{name}"
+    lxcpath, before = old.lxcpath, old.name
     try:
-        with locked(before, lxcpath), ExitStack() as tidy, ExitStack() as undo:
+        with locked(before, lxcpath), ExitStack() as undo:
             _check(old)  # nobody else changes it from here on
-            new_texts = _new_texts(old, target, name)
-            Claim(name, before, lxcpath, undo)
-            written = {
-                file: os.path.basename(undo.enter_context(identity.prepared(f"{own}/{file}", text)))
-                for file, text in new_texts.items()
-            }
-            mark = f".{random_suffix()}"
-            tidy.callback(_forget, [f"{target}/{file}{mark}" for file in written])
-            undo.callback(_move_back, target, own, os.stat(own))
-            os.rename(own, target)  # over the empty directory that holds the name
-            for file, new_file in written.items():
-                _exchange(f"{target}/{file}", f"{os.path.dirname(f'{target}/{file}')}/{new_file}", mark, undo)
-            for base in {*rdepends.bases(target)} - {(lxcpath, before)}:
-                undo.callback(rdepends.replace, base, (lxcpath, name), (lxcpath, before))
+            journal = _Journal(old, name, undo)
+            try:
+                rename_new(old.directory, f"{lxcpath}/{name}")
+            except FileExistsError:
+                raise exists(name, lxcpath) from None
+            reach("moved")
+            journal.exchange_files()
+            for base in journal.bases:
                 rdepends.replace(base, (lxcpath, before), (lxcpath, name))
+            reach("renamed-for-bases")
             new = Container(name, lxcpath)
             undo.callback(new.close)
-            storage = Storage(new)
-            if os.geteuid() != 0:
-                from . import userns
-
-                undo.callback(
-                    userns.call, "clone", "personalise_mapped", storage.upper, storage.lower, before, fresh_id=False
-                )
-            elif storage.is_on_host:
-                with open_system(storage) as root:
-                    undo.callback(_restore, storage, identity.read_all(root))
             personalise(new, fresh_id=False)
+            reach("renamed-inside")
+            journal.close()
             undo.pop_all()
     except OSError as error:
         raise AccessError(
-            f"cannot rename {before!r} in {lxcpath}: {error.filename or own}: {error.strerror}"
+            f"cannot rename {before!r} in {lxcpath}: {error.filename or old.directory}: {error.strerror}"
         ) from error
     forget_lock(before, lxcpath)
     return new
+
+
+class _Journal:
+    """A hidden directory with all that it takes to give a container its old name back, and a ledger: see recover().
+
+    Args:
+        old: The container.
+        name: The name that it gets.
+        undo: Gets what gives the old one back.
+
+    Attributes:
+        bases: Those whose memory of it changes.
+    """
+
+    def __init__(self, old: Container, name: str, undo: ExitStack) -> None:
+        self._target = f"{old.lxcpath}/{name}"
+        self._directory = f"{old.lxcpath}/{HIDDEN}{random_suffix()}"
+        new_texts = _new_texts(old, self._target, name)
+        self.bases = [*({*rdepends.bases(old.directory)} - {(old.lxcpath, old.name)})]
+        undo.callback(self._recover)
+        os.mkdir(self._directory, 0o700)
+        self._ledger = Ledger(self._directory, task="rename", name=old.name, to=name, base=("", ""))
+        self._files = list(new_texts)
+        for number, file in enumerate(self._files):
+            path = f"{old.directory}/{file}"
+            os.link(path, f"{self._directory}/old-{number}", follow_symlinks=False)
+            write_like(path, f"{self._directory}/new-{number}", new_texts[file].encode("utf-8", "surrogateescape"))
+        storage = Storage(old)
+        inside = _read_identity(storage) if storage.is_on_host else {}
+        for number, content in enumerate(inside.values()):
+            with open(f"{self._directory}/inside-{number}", "xb") as saved:
+                saved.write(content)
+        self._ledger.add(
+            inode=os.stat(old.directory).st_ino,
+            files=self._files,
+            inside=list(inside),
+            upper=storage.upper,
+            lower=storage.lower,
+            bases=self.bases,
+        )
+        reach("journal-written")
+
+    def exchange_files(self) -> None:
+        """Put the new files in place of the old ones."""
+        for number, file in enumerate(self._files):
+            os.rename(f"{self._directory}/new-{number}", f"{self._target}/{file}")
+            reach("exchanged")
+
+    def _recover(self) -> None:
+        if os.path.exists(f"{self._directory}/{FILE}") and hasattr(self, "_ledger"):
+            recover(self._directory, ledger.read(self._ledger.fd))
+            self._ledger.close()
+        elif os.path.isdir(self._directory):  # nothing was changed yet, or all is done
+            remove_tree(self._directory)
+
+    def close(self) -> None:
+        """There is no way back any more."""
+        os.unlink(f"{self._directory}/{FILE}")
+        self._ledger.close()
+        reach("released")
+        remove_tree(self._directory)
+
+
+def recover(journal: str, record: Record) -> None:
+    """Give a container back the name that it had before a rename that did not come to its end. Idempotent.
+
+    Args:
+        journal: The directory with what is needed for it.
+        record: The ledger in there, which is locked.
+
+    Raises:
+        UnsupportedError: The container is not there any more, or has another one's place.
+        OSError: Something could not be written.
+    """
+    entries = record.entries
+    lxcpath, before, name = os.path.dirname(journal), record.name, check_name(entries["to"])
+    if "inode" in entries:  # otherwise nothing was changed yet
+        directory = _find(entries["inode"], [f"{lxcpath}/{name}", f"{lxcpath}/{before}"])
+        for base in entries["bases"]:
+            rdepends.replace((base[0], base[1]), (lxcpath, name), (lxcpath, before))
+        for number, file in enumerate(entries["files"]):
+            with suppress(FileNotFoundError):
+                os.rename(f"{journal}/old-{number}", f"{directory}/{file}")
+        if directory == f"{lxcpath}/{name}":
+            rename_new(directory, f"{lxcpath}/{before}")
+        forget_lock(name, lxcpath)
+        _write_identity(journal, entries)
+    remove_tree(journal, last=FILE)
+
+
+def _find(inode: int, directories: list[str]) -> str:
+    for directory in directories:
+        with suppress(FileNotFoundError):
+            if os.lstat(directory).st_ino == inode:
+                return directory
+    raise UnsupportedError(f"what was to be renamed is neither {' nor '.join(directories)}")
+
+
+def _read_identity(storage: Storage) -> dict[str, bytes]:
+    layers = storage.upper, storage.lower
+    if os.geteuid() == 0:
+        texts = read_inside(*layers)
+    else:
+        from . import userns
+
+        texts = userns.call("rename", "read_inside", *layers)
+    return {path: text.encode("latin-1") for path, text in texts.items()}
+
+
+def read_inside(upper: str, lower: list[str]) -> dict[str, str]:
+    """Return the files by which a system knows itself, each byte as one character, which JSON can carry."""
+    with open_system(upper, lower) as root:
+        return {path: content.decode("latin-1") for path, content in identity.read_all(root).items()}
+
+
+def _write_identity(journal: str, entries: dict[str, Any]) -> None:
+    texts = {}
+    for number, path in enumerate(entries["inside"]):
+        with open(f"{journal}/inside-{number}", "rb") as saved:
+            texts[path] = saved.read().decode("latin-1")
+    arguments = entries["upper"], entries["lower"], texts
+    if texts and os.geteuid() == 0:
+        write_inside(*arguments)
+    elif texts:
+        from . import userns
+
+        userns.call("rename", "write_inside", *arguments)
+
+
+def write_inside(upper: str, lower: list[str], texts: dict[str, str]) -> None:
+    """Give these files such content again."""
+    with open_system(upper, lower) as root:
+        identity.write_all(root, {path: text.encode("latin-1") for path, text in texts.items()})
 
 
 def _new_texts(old: Container, target: str, name: str) -> dict[str, str]:
@@ -168,33 +294,3 @@ def _new_texts(old: Container, target: str, name: str) -> dict[str, str]:
         if moved != text:
             texts[file] = moved
     return texts
-
-
-def _move_back(target: str, own: str, was: os.stat_result) -> None:
-    if os.path.lexists(target) and os.path.samestat(os.lstat(target), was):
-        os.rename(target, own)
-
-
-def _exchange(file: str, new: str, mark: str, undo: ExitStack) -> None:
-    """Put a file in place of another one, so that going back takes no room on the disk."""
-    before = f"{file}{mark}"
-    undo.callback(_exchange_back, before, file)
-    os.link(file, before, follow_symlinks=False)
-    os.rename(new, file)
-
-
-def _exchange_back(before: str, file: str) -> None:
-    with suppress(FileNotFoundError):
-        os.rename(before, file)
-        os.unlink(before)  # rename(2) leaves both where they are links of the same file, for we had not come further
-
-
-def _forget(files: list[str]) -> None:
-    for file in files:
-        with suppress(FileNotFoundError):
-            os.unlink(file)
-
-
-def _restore(storage: Storage, files: dict[str, bytes]) -> None:
-    with open_system(storage) as root:
-        identity.write_all(root, files)

@@ -9,6 +9,8 @@ import time
 
 from . import cgroups
 from ._raw import above_stdio, fail, ffi, lib, text, wait_readable
+from .faults import KILL_AT, reach
+from .processes import descendants, kill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,18 +44,64 @@ _GRACE = 5.0
 _ENDING = 1.5
 
 
+class Ward:
+    """What a guard shall end, and remove, when this process dies: a container in a directory of its own.
+
+    Args:
+        directory_fd: A descriptor of the container's directory.
+        ledger_fd: One that is locked as long as the guard has it.
+        lock_file: liblxc's lock file of the container.
+        remove: Whether the container is removed.
+    """
+
+    def __init__(self, directory_fd: int, ledger_fd: int, lock_file: str, *, remove: bool) -> None:
+        self.directory_fd = directory_fd
+        self.ledger_fd = ledger_fd
+        self.lock_file = lock_file
+        self.remove = remove
+
+
+class Guard:
+    """A process that ends a container when ours dies, or loses this object, before it was dismissed."""
+
+    def __init__(self, plan: Any) -> None:  # noqa: ANN401 - C data
+        self._plan = plan
+
+    def dismiss(self, *, tidy: bool = False) -> None:
+        """Let it go. Idempotent.
+
+        Args:
+            tidy: It shall still remove the container when that has stopped.
+        """
+        plan, self._plan = self._plan, None
+        if plan is not None:
+            lib.lxccopy_dismiss(plan, tidy)
+
+    def __del__(self) -> None:
+        if self._plan is not None and self._plan.guard > 0:
+            os.close(self._plan.guard_socket)
+            try:
+                os.waitpid(self._plan.guard, 0)
+            except ChildProcessError:
+                pass  # it is our parent's
+
+
 class Spawn:
     """One attempt to start a container.
 
     Attributes:
         monitor: A pidfd of the container's monitor; -1 where it did not start.
+        monitor_pid: Its process id; 0 where it did not start, or in the foreground.
         cgroups: The cgroups that it has, for cgroups.remove().
+        guard: What ends it when we die; None where nothing does.
         failed: Whether it failed.
         failure: Where and why, as far as the helper knows; the rest is in liblxc's log.
     """
 
     def __init__(self) -> None:
         self.monitor = -1
+        self.monitor_pid = 0
+        self.guard: Guard | None = None
         self.failed = False
         self.cgroups: set[cgroups.Membership] = set()
         self.failure = ""
@@ -68,6 +116,7 @@ class Spawn:
         tmpfs: int,
         tmpfs_path: str,
         foreground: Foreground | None = None,
+        ward: Ward | None = None,
     ) -> None:
         """Start the container; the arguments are explained at Container.start().
 
@@ -81,6 +130,7 @@ class Spawn:
             tmpfs: What to mount.
             tmpfs_path: Where to mount it.
             foreground: Waits for the end of a container that gets our terminal.
+            ward: What a guard shall end; None for no guard.
 
         Raises:
             OSError: There can be no further process or descriptor.
@@ -92,11 +142,20 @@ class Spawn:
         plan.log_fd, plan.tmpfs_fd = log_fd, tmpfs
         plan.private_mounts = os.geteuid() == 0
         plan.foreground = foreground is not None
+        kill_at = ffi.new("char[]", KILL_AT.encode())
+        plan.kill_at = kill_at
+        plan.guarded = ward is not None
+        if ward is not None:
+            lock_file = ffi.new("char[]", os.fsencode(ward.lock_file))
+            plan.lock_file, plan.remove = lock_file, ward.remove
+            plan.ledger_fd, plan.directory_fd = ward.ledger_fd, ward.directory_fd
+            self.guard = Guard(plan)
         try:
             # Its result goes into the plan: an exception raised by a signal handler could make us lose a return value.
             lib.lxccopy_spawn(plan)
             if plan.helper < 0:
                 raise fail()  # noqa: TRY301
+            reach("helper-forked")
             if foreground is None:
                 _await_report(plan.socket, plan.helper, name)
             else:
@@ -116,10 +175,12 @@ class Spawn:
     def _finish(self, plan: Any, name: str) -> None:  # noqa: ANN401 - C data
         end: Any = ffi.new("struct lxccopy_end *")
         lib.lxccopy_finish(plan, end)
+        reach("reported")
         report = end.report
         # Those of the helper, which the monitor could not remove as long as it was in there.
         self.cgroups = cgroups.in_text(text(end.cgroups), name)
         self.monitor = above_stdio(end.monitor) if end.monitor >= 0 else -1
+        self.monitor_pid = report.monitor_pid
         self.failed = report.step != lib.LXCCOPY_STARTED
         if self.monitor >= 0:
             self.cgroups |= cgroups.of_process(report.init_pid, name)
@@ -168,26 +229,3 @@ def end_start(socket: int, helper: int, name: str) -> None:
         memberships |= cgroups.of_process(helper, name)
         kill(helper)
     cgroups.remove(memberships)
-
-
-def descendants(pid: int, task: int | None = None) -> list[int]:
-    """Return the processes that a process has started, directly or not, the last ones first.
-
-    Args:
-        pid: The process.
-        task: Which of its threads has started them; the main one where None.
-    """
-    try:
-        with open(f"/proc/{pid}/task/{task or pid}/children", encoding="ascii") as file:
-            children = [int(child) for child in file.read().split()]
-    except OSError:  # it has ended, or this is a kernel without CONFIG_PROC_CHILDREN
-        return []
-    return [one for child in children for one in (*descendants(child), child)]
-
-
-def kill(pid: int) -> None:
-    """Kill a process that may have ended."""
-    try:
-        os.kill(pid, 9)
-    except ProcessLookupError:
-        pass

@@ -168,18 +168,29 @@ def ensure_mount_point() -> None:
     Raises:
         UnsupportedError: It is not ours, or cannot be made.
     """
-    upper = os.path.dirname(UPPER)
     try:
         with suppress(FileExistsError):
             os.mkdir(MOUNT_POINT, 0o755)
+        check_mount_point()
+        with suppress(FileExistsError):
+            os.symlink(_DEAD_END, os.path.dirname(UPPER))
+    except OSError as error:
+        raise UnsupportedError(f"cannot make {error.filename2 or error.filename}: {error.strerror}") from error
+    check_mount_point()
+
+
+def check_mount_point() -> None:
+    """Refuse what somebody else put where ensure_mount_point() makes something; nothing there yet is fine.
+
+    Raises:
+        UnsupportedError: It is not ours.
+    """
+    upper = os.path.dirname(UPPER)
+    if os.path.lexists(MOUNT_POINT):
         found = os.lstat(MOUNT_POINT)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0:
             raise UnsupportedError(f"{MOUNT_POINT} is not a directory of root's; remove it")
-        with suppress(FileExistsError):
-            os.symlink(_DEAD_END, upper)
-    except OSError as error:
-        raise UnsupportedError(f"cannot make {error.filename2 or error.filename}: {error.strerror}") from error
-    if not os.path.islink(upper) or os.readlink(upper) != _DEAD_END:
+    if os.path.lexists(upper) and not (os.path.islink(upper) and os.readlink(upper) == _DEAD_END):
         raise UnsupportedError(f"{upper} is not the link to nowhere that we put there; remove it")
 
 

@@ -12,13 +12,13 @@ import pytest
 from conftest import Cli, mounts, require
 from live_helpers import output, reboot
 
-from lxccopy_ffi import Container, EphemeralCopy, LiblxcError, UnsupportedError, _raw, container
+from lxccopy_ffi import Container, EphemeralCopy, LiblxcError, UnsupportedError, _raw, processes
 from lxccopy_ffi.locking import forget_lock
 
 
 def monitor_of(copy: EphemeralCopy) -> int:
     """The process id of a copy's monitor, the parent of its init."""
-    return container._parent(copy.container.init_pid)
+    return processes.parent(copy.container.init_pid)
 
 
 def tmpfs_of(copy: EphemeralCopy) -> list[str]:

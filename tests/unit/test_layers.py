@@ -15,12 +15,13 @@ import lxccopy_ffi
 PACKAGE = ROOT / "lxccopy_ffi"
 
 LAYERS = (
-    {"errors", "names", "notices"},
-    {"_raw", "cgroups", "spawner", "container"},
+    {"errors", "faults", "names", "notices"},
+    {"_raw", "cgroups", "processes", "spawner", "container"},
     {
         "mounts",
         "relocate",
         "identity",
+        "ledger",
         "locking",
         "rdepends",
         "removal",
@@ -36,9 +37,10 @@ LAYERS = (
         "subids",
         "userns",
         "ordinary",
+        "checks",
     },
-    {"ephemeral"},
-    {"options", "meter", "cli", "__init__", "__main__"},
+    {"ephemeral", "listing", "orphans"},
+    {"options", "meter", "upkeep", "cli", "__init__", "__main__"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 MODULES = sorted(LEVEL)
@@ -48,21 +50,22 @@ BELOW_THE_TOP = [module for module in MODULES if LEVEL[module] < 4]
 SIDEWAYS = {
     "names": {"errors"},
     "cgroups": {"_raw"},
-    "spawner": {"_raw", "cgroups"},
-    "container": {"_raw", "cgroups", "spawner"},
+    "spawner": {"_raw", "cgroups", "processes"},
+    "container": {"_raw", "cgroups", "processes", "spawner"},
     "rdepends": {"identity", "locking"},
-    "removal": {"identity", "locking", "userns"},
+    "removal": {"identity", "ledger", "locking", "rdepends", "storage", "tmpfs", "userns"},
     "subids": {"storage", "tmpfs"},
     "userns": {"subids"},
     "ordinary": {"identity", "mounts", "storage", "subids", "tmpfs", "userns"},
     "storage": {"identity", "tmpfs"},
     "tmpfs": {"identity"},
-    "clone": {"identity", "locking", "ordinary", "progress", "relocate", "removal", "storage", "userns"},
-    "rename": {"clone", "identity", "locking", "rdepends", "relocate", "removal", "storage", "userns"},
+    "clone": {"identity", "ledger", "locking", "ordinary", "progress", "relocate", "removal", "storage", "userns"},
+    "rename": {"clone", "identity", "ledger", "locking", "rdepends", "relocate", "removal", "storage", "userns"},
     "terminal": {"command"},
     "request": {"command", "terminal"},
     "base": {"clone", "subids", "userns"},
-    "cli": {"meter", "options", "__init__"},
+    "checks": {"base", "storage", "tmpfs"},
+    "cli": {"meter", "options", "upkeep", "__init__"},
     "__main__": {"cli"},
 }
 

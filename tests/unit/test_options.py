@@ -197,7 +197,7 @@ def test_prefixes_of_lxc_copy(parsed: Parsed, prefix: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("prefix", "name"),
-    [("c", "create-base"), ("j", "json-status-fd"), ("ho", "hook-arg"), ("sh", "shutdown-timeout")],
+    [("cr", "create-base"), ("json-", "json-status-fd"), ("ho", "hook-arg"), ("sh", "shutdown-timeout")],
 )
 def test_prefixes_of_ours(parsed: Parsed, prefix: str, name: str) -> None:
     """A prefix that no option of lxc-copy has is that of the option which only we have."""
@@ -225,7 +225,7 @@ def test_arguments_are_not_split(parsed: Parsed) -> None:
         ("-V", "there is no option -V;"),
         ("-etx", "there is no option -x;"),
         ("-e=1", "there is no option -=;"),
-        ("--json", "--json-status-fd needs an argument, FD"),
+        ("--json-", "--json-status-fd needs an argument, FD"),
         ("-m", "-m needs an argument, SPEC"),
         ("-N", "-N needs an argument, NAME"),
         ("-etN", "-N needs an argument, NAME"),
@@ -239,6 +239,7 @@ def test_arguments_are_not_split(parsed: Parsed) -> None:
         ("--keep", "--keep could be --keepdata or --keepname or --keepmac"),
         ("--tmpfs-", "--tmpfs- could be --tmpfs-size or --tmpfs-inodes or --tmpfs-via"),
         ("--=x", "-- could be "),
+        ("--c", "--c could be --create-base or --check"),
         ("--bogus --help", "there is no option --bogus;"),
     ],
 )
@@ -330,6 +331,9 @@ WRONG = [
     ("base -e -t --tmpfs-via x", "tmpfs_via must be 'monitor' or 'hook', not 'x'", 125),
     ("--create-base a/b", "the container name 'a/b' is not allowed", 1),
     ("--create-base a/b base -e", "the container name 'a/b' is not allowed", 1),
+    ("--check base", "--check takes no words, and no other options than -P, -q and --json", 1),
+    ("--check -e", "--check takes no words, and no other options than -P, -q and --json", 1),
+    ("base -N x --json", "--json belongs to --check", 1),
 ]
 
 
