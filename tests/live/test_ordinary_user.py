@@ -295,6 +295,18 @@ def test_killed_command(user: World, delay: float) -> None:
     discard(user, *[name for name in os.listdir(user.lxcpath) if name != "base"])
 
 
+@pytest.mark.parametrize("delay", [0.1, 0.2, 0.3])
+def test_reap(user: World, delay: float) -> None:
+    """What is left of a copy whose command was killed, its user can have reaped."""
+    words = user.command(sys.executable, "-m", "lxccopy_ffi", "-n", "base", "-e", "-t", "--", "sleep", "60")
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        time.sleep(delay)
+        process.kill()
+    time.sleep(0.3)  # what it has started may still be at work
+    done = user.lxccopy("--reap")
+    assert (0, "") == (done.returncode, done.stderr)
+
+
 def test_killed_monitor(user: World) -> None:
     """What is left of a copy whose monitor was killed can be removed by the user, whatever is in it."""
     done = user.lxccopy("-n", "base", "-N", "web", "-e")
