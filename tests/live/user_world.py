@@ -21,7 +21,7 @@ from typing import Any
 
 UID = 1234
 NAME = "ordinary"
-FIRST = 300000
+FIRST = 300000 + 65536 * (os.getpid() % 20000)  # another run's processes are not ours
 COUNT = 65536
 RANGE = f"{NAME}:{FIRST}:{COUNT}\n"
 
@@ -112,17 +112,18 @@ class World:
         return self.run(sys.executable, "-c", text, *arguments, **settings)
 
     def processes(self) -> list[int]:
-        """The user's processes, and those of the subordinate ids."""
+        """Processes of the user in these cgroups, and those of the subordinate ids."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    owner, stat = entry.stat().st_uid, (entry / "stat").read_bytes()
+                    owner, state = entry.stat().st_uid, (entry / "stat").read_bytes()
+                    inside = self._cgroup in (entry / "cgroup").read_text()
                 except OSError:
                     continue
-                if b") Z " in stat:
+                if b") Z " in state:
                     continue  # it is pid 1's to wait for
-                if owner == UID or FIRST <= owner < FIRST + COUNT:
+                if (owner == UID and inside) or FIRST <= owner < FIRST + COUNT:
                     found.append(int(entry.name))
         return found
 
