@@ -117,12 +117,22 @@ def _read(said: bytes) -> Any:  # noqa: ANN401 - what the function returned
     return result
 
 
+def _enter() -> None:
+    try:
+        unshare_user()
+    except OSError as error:
+        raise UnsupportedError(
+            f"no user namespace can be made: {error.strerror}; see the sysctls user.max_user_namespaces and"
+            " kernel.apparmor_restrict_unprivileged_userns"
+        ) from error
+
+
 def serve(function: Callable[..., object], arguments: list[object], keywords: dict[str, object]) -> None:
     """Be the process in the namespace: enter it, wait for our ids, call the function, and say how that went."""
     import json
 
     try:
-        unshare_user()
+        _enter()
         write_all(1, _READY)
         if not os.read(0, 1):
             return  # our caller has given up
