@@ -215,7 +215,7 @@ static void send_report(int socket, const struct lxccopy_report *report, int pid
 
 static void reach(const struct lxccopy_plan *plan, const char *step)
 {
-	if (strcmp(plan->kill_at, step) == 0)
+	if (plan->kill_at && strcmp(plan->kill_at, step) == 0)
 		raise(SIGKILL);
 }
 

@@ -181,6 +181,8 @@ def parse(arguments: Sequence[str], parsed: Parsed) -> None:
             raise OptionError("this command only accepts one -P, --lxcpath")
         if parsed.given and parsed.given[-1][0] in _IMMEDIATE:
             return
+    if "all" in parsed and "reap" not in parsed:  # which lxc-copy takes for the beginning of --allowrunning
+        parsed.given = [("allowrunning", "") if given == ("all", "") else given for given in parsed.given]
 
 
 def _parse_long(text: str, rest: Iterator[str], parsed: Parsed) -> None:

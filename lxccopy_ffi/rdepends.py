@@ -66,9 +66,9 @@ def _change(base: Pair, old: Pair, new: list[Pair]) -> None:
         before = _read(file)
         if old not in before:
             return
-        after = [pair for pair in before if pair != old]
-        if new:
-            after[before.index(old) : before.index(old)] = new
+        first = before.index(old)
+        rest = before[first + 1 :] if new else [pair for pair in before[first:] if pair != old]
+        after = before[:first] + new + rest
         if not after:
             os.unlink(file)
             return

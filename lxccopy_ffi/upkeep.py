@@ -34,10 +34,12 @@ def task_of(parsed: Parsed) -> str:
         raise OptionError(f"--{only_here} belongs to {tasks}")
     allowed = (task, "lxcpath", "quiet", *TASKS[task])
     given = [name for name, _ in parsed.given]
+    if task == "create-base":
+        check_name(parsed.get(task) or "")
     if parsed.words or any(name not in allowed for name in given) or given.count(task) > 1:
         words = "one name" if task == "create-base" else "no words"
-        options = ", ".join(["-P", "-q", *(f"--{name}" for name in TASKS[task])])
-        raise OptionError(f"--{task} takes {words}, and no other options than {options}")
+        *options, last = ["-P", "-q", *(f"--{name}" for name in TASKS[task])]
+        raise OptionError(f"--{task} takes {words}, and no other options than {', '.join(options)} and {last}")
     return task
 
 
@@ -59,8 +61,7 @@ def perform(task: str, parsed: Parsed, show: Callable[[str], None], complain: Ca
 def _create_base(parsed: Parsed, show: Callable[[str], None], _: Callable[[str], None]) -> bool:
     from .base import create_base
 
-    name = check_name(parsed.get("create-base") or "")
-    with create_base(name, lxcpath=parsed.get("lxcpath")) as base:
+    with create_base(parsed.get("create-base") or "", lxcpath=parsed.get("lxcpath")) as base:
         if "quiet" not in parsed:
             show(f"Created {base.name} in {base.lxcpath}\n")
     return True

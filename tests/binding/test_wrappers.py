@@ -651,6 +651,46 @@ def test_sigchld_ignored() -> None:
     assert answers == [False, False, True]
 
 
+def test_rename_new(tmp_path: Path) -> None:
+    """A directory gets a name that is free, and none that is taken, not even by an empty directory."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    paths = [os.fsencode(tmp_path / name) for name in "abc"]
+    assert (-1, errno.EEXIST) == (lib.lxccopy_rename_new(paths[0], paths[1]), ffi.errno)
+    assert 0 == lib.lxccopy_rename_new(paths[0], paths[2])
+    assert ["b", "c"] == sorted(os.listdir(tmp_path))
+
+
+def test_unmount(tmp_path: Path) -> None:
+    """A mount goes, also while it is in use; what is no mount point, or a link to one, is an error."""
+    place, link = tmp_path / "place", tmp_path / "link"
+    place.mkdir()
+    link.symlink_to(place)
+    assert (-1, errno.EINVAL) == (lib.lxccopy_unmount(os.fsencode(place)), ffi.errno)
+    subprocess.run(["mount", "-t", "tmpfs", "test", place], check=True)
+    with open(place / "file", "w", encoding="ascii"):
+        assert (-1, errno.EINVAL) == (lib.lxccopy_unmount(os.fsencode(link)), ffi.errno)
+        assert 0 == lib.lxccopy_unmount(os.fsencode(place))
+    assert [] == os.listdir(place)
+
+
+def test_dismiss(lxcpath: str) -> None:
+    """A guard ends when it is dismissed, and is waited for; without one nothing is done."""
+    texts = [ffi.new("char[]", text) for text in (b"base", os.fsencode(lxcpath), b"/nonexistent")]
+    tmpfs = _raw.new_mount("tmpfs", {})
+    plan: Any = ffi.new("struct lxccopy_plan *", [texts[0], texts[1], NULL, -1, tmpfs, texts[2], True])
+    plan.guarded, plan.ledger_fd, plan.directory_fd = True, -1, -1
+    lib.lxccopy_spawn(plan)
+    os.close(tmpfs)
+    guard = plan.guard
+    lib.lxccopy_finish(plan, ffi.new("struct lxccopy_end *"))
+    assert Path(f"/proc/{guard}").exists()
+    lib.lxccopy_dismiss(plan, False)
+    assert (0, -1) == (plan.guard, plan.guard_socket)
+    assert not Path(f"/proc/{guard}").exists()
+    lib.lxccopy_dismiss(plan, False)
+
+
 def test_spawn_reports(lxcpath: str) -> None:
     """The helper reports where it failed and with which errno, and ends when that is read; its death is noticed."""
     texts = [ffi.new("char[]", text) for text in (b"base", os.fsencode(lxcpath), b"/nonexistent")]

@@ -66,6 +66,7 @@ SIDEWAYS = {
     "base": {"clone", "subids", "userns"},
     "checks": {"base", "storage", "tmpfs"},
     "cli": {"meter", "options", "upkeep", "__init__"},
+    "upkeep": {"options"},
     "__main__": {"cli"},
 }
 
