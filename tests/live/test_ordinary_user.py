@@ -43,6 +43,14 @@ def user(home: World) -> Iterator[World]:
     assert {".base"} >= {path.name for path in home.runtime.rglob("*") if path.is_file()}
 
 
+def await_calm(user: World) -> None:
+    """Wait for what is still at work when a process of the user's was killed; a container may run on."""
+    for _ in range(60):
+        if not user.processes():
+            return
+        time.sleep(0.05)
+
+
 DISCARD = "import sys; from lxccopy_ffi.removal import discard; discard(sys.argv[1], sys.argv[2])"
 
 
@@ -291,7 +299,7 @@ def test_killed_command(user: World, delay: float) -> None:
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         time.sleep(delay)
         process.kill()
-    time.sleep(0.3)  # what it has started may still be at work
+    await_calm(user)
     discard(user, *[name for name in os.listdir(user.lxcpath) if name != "base"])
 
 
@@ -302,7 +310,7 @@ def test_reap(user: World, delay: float) -> None:
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         time.sleep(delay)
         process.kill()
-    time.sleep(0.3)  # what it has started may still be at work
+    await_calm(user)
     done = user.lxccopy("--reap")
     assert (0, "") == (done.returncode, done.stderr)
 
@@ -321,10 +329,7 @@ def test_killed_monitor(user: World) -> None:
     assert user.layout == V1 or [path for path in user.cgroups() if path.endswith("/a/b")]
     (monitor,) = monitors(str(user.lxcpath))
     os.kill(int(monitor), signal.SIGKILL)
-    for _ in range(100):
-        if not user.processes():
-            break
-        time.sleep(0.05)
+    await_calm(user)
     assert (user.lxcpath / "web/overlay/delta/closed").exists()
     discard(user, "web")
     removed = user.python(
