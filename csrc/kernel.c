@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -82,6 +83,12 @@ static int lxccopy_openat2(int dirfd, const char *path, uint64_t flags, uint64_t
 static int lxccopy_pidfd_open(pid_t pid)
 {
 	return syscall(SYS_pidfd_open, pid, 0);
+}
+
+/* Into a user and a mount namespace of our own, in which somebody else has to give us ids. */
+static int lxccopy_unshare_user(void)
+{
+	return unshare(CLONE_NEWUSER | CLONE_NEWNS);
 }
 
 /* Renames a file or directory, unless there is something of the new name. glibc has it from 2.28 on. */

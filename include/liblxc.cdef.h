@@ -133,6 +133,7 @@ int container_set_timeout(struct lxc_container *c, int timeout);
 
 int lxccopy_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
 int lxccopy_pidfd_open(pid_t pid);
+int lxccopy_unshare_user(void);
 int lxccopy_rename_new(const char *path, const char *new_path);
 int lxccopy_unmount(const char *path);
 int lxccopy_mount(const char *type, char *options[]);

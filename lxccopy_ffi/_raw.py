@@ -163,6 +163,16 @@ def pidfd_open(pid: int) -> int:
     return above_stdio(fd)
 
 
+def unshare_user() -> None:
+    """Enter a user and a mount namespace of our own, in which somebody else has to give us ids.
+
+    Raises:
+        OSError: The kernel does not allow it, or this process has several threads.
+    """
+    if lib.lxccopy_unshare_user() < 0:
+        raise fail()
+
+
 def wait_any(fds: Iterable[int], timeout: float | None = None) -> set[int]:
     """Wait until one of several descriptors is readable, which for a pidfd is the end of its process.
 

@@ -87,18 +87,25 @@ def create_base(name: str, *, lxcpath: StrPath | None = None) -> Container:
         undo.callback(base.close)
         if os.path.lexists(base.directory):
             raise ContainerExistsError(f"there is already a {name!r} in {base.lxcpath}; it is left as it is")
+        idmap = [] if os.geteuid() == 0 else _check_user(base.lxcpath)
         try:
-            os.makedirs(base.lxcpath, 0o711, exist_ok=True)
+            _make_lxcpath(base.lxcpath)
         except OSError as error:
             raise AccessError(f"cannot make the directory {base.lxcpath}: {error.strerror}") from error
         claim = Claim(name, ("", ""), base.lxcpath, undo, "base")
         rootfs = f"{base.directory}/rootfs"
         try:
             _make_rootfs(rootfs, name, busybox)
+            if idmap:
+                from . import userns
+
+                userns.call("base", "give_to_root", base.directory, rootfs)
         except OSError as error:
             raise AccessError(f"cannot write {error.filename or rootfs}: {error.strerror}") from error
         base.set_config("lxc.rootfs.path", f"dir:{rootfs}")
         base.set_config("lxc.uts.name", name)
+        for line in idmap:
+            base.set_config("lxc.idmap", line)
         base.clear_config("lxc.net")  # what LXC's default.conf asks for
         for key, value in _CONFIG:
             base.set_config(key, value)
@@ -106,6 +113,36 @@ def create_base(name: str, *, lxcpath: StrPath | None = None) -> Container:
         claim.keep()
         undo.pop_all()
     return base
+
+
+def _check_user(lxcpath: str) -> list[str]:
+    """What the new container's id map says; an ordinary user has to be able to start it."""
+    from . import subids
+
+    subids.check()
+    idmap = subids.idmap()
+    subids.check_way(lxcpath, "\n".join(idmap))
+    return idmap
+
+
+def _make_lxcpath(path: str) -> None:
+    """Make the directory, and those it is in; a user's are such that the root of a container can pass through them."""
+    missing = []
+    while not os.path.exists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        os.makedirs(directory, 0o711, exist_ok=True)
+        if os.geteuid() != 0:
+            os.chmod(directory, 0o711)  # noqa: S103 - whatever the umask
+
+
+def give_to_root(directory: str, rootfs: str) -> None:
+    """Give a container's root file system to root, and its directory too, which our group may still write."""
+    os.chown(directory, 0, -1)
+    for path, directories, files in os.walk(rootfs):
+        for name in (".", *directories, *files):
+            os.chown(f"{path}/{name}", 0, 0, follow_symlinks=False)
 
 
 def find_busybox() -> str:

@@ -151,3 +151,16 @@ def _await_processes(cgroup: str, deadline: float) -> None:
             wait_readable(pidfd, max(0.0, deadline - time.monotonic()))
         finally:
             os.close(pidfd)
+
+
+def writable() -> set[str]:
+    """Return the controllers of those hierarchies in which we may make cgroups below ours; "" is cgroup2."""
+    roots = hierarchies()
+    found = set()
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file.read().splitlines():
+            _, controllers, path = line.split(":", 2)
+            ours = roots.get(controllers, "") + path
+            if controllers in roots and os.access(ours, os.W_OK) and os.access(f"{ours}/cgroup.procs", os.W_OK):
+                found.add(controllers)
+    return found

@@ -408,7 +408,12 @@ def personalise(copy: Container, top: str = "", *, fresh_id: bool = True) -> Non
     storage = Storage(copy)
     if storage.is_on_host:
         try:
-            personalise_layers(storage.upper, storage.lower, copy.name, top, fresh_id=fresh_id)
+            if os.geteuid() != 0:
+                from . import userns
+
+                userns.call("clone", "personalise_mapped", storage.upper, storage.lower, copy.name, fresh_id=fresh_id)
+            else:
+                personalise_layers(storage.upper, storage.lower, copy.name, top, fresh_id=fresh_id)
         except OSError as error:
             too_small = "; the tmpfs is too small" if top and error.errno == errno.ENOSPC else ""
             raise UnsupportedError(
@@ -418,6 +423,13 @@ def personalise(copy: Container, top: str = "", *, fresh_id: bool = True) -> Non
         notices.warn(
             f"{copy.name!r} is stored as {storage.kind!r}, so /etc/hostname, /etc/hosts and machine-id are the old ones"
         )
+
+
+def personalise_mapped(upper: str, lower: Sequence[str], name: str, *, fresh_id: bool = True) -> None:
+    """The same as root of a user namespace, where liblxc has left the upper layer to a group of the host."""
+    if upper:
+        os.chown(upper, 0, 0)
+    personalise_layers(upper, lower, name, fresh_id=fresh_id)
 
 
 def personalise_layers(upper: str, lower: Sequence[str], name: str, top: str = "", *, fresh_id: bool = True) -> None:
@@ -435,6 +447,30 @@ def personalise_layers(upper: str, lower: Sequence[str], name: str, top: str = "
             identity.personalise_above(above, opened(identity.open_root(lower[0])), name, fresh_id=fresh_id)
         else:
             identity.personalise(opened(open_merged(lower, upper)), name, fresh_id=fresh_id)
+
+
+def resolve(layers: Sequence[str], targets: Sequence[str], source: str) -> list[str]:
+    """Return paths in a container with the links on the way resolved.
+
+    Args:
+        layers: Its layers, topmost first.
+        targets: The paths.
+        source: The container's name.
+
+    Raises:
+        UnsupportedError: The layers cannot be put together.
+        OptionError: A path leads through a file, or in a circle.
+    """
+    try:
+        root = open_merged(layers) if len(layers) > 1 else identity.open_root(layers[0])
+    except OSError as error:
+        raise UnsupportedError(f"cannot look into the layers of {source!r}: {error.strerror}") from error
+    try:
+        return [identity.resolve(root, target) for target in targets]
+    except OSError as error:
+        raise OptionError(f"cannot mount on {error.filename} in {source!r}: {error.strerror}") from error
+    finally:
+        os.close(root)
 
 
 @contextmanager
@@ -543,6 +579,10 @@ def clone(
             progress=progress,
         )
         undo.callback(copy.close)
+        if copy.config("lxc.idmap"):
+            from .ordinary import prepare_overlay
+
+            prepare_overlay(copy)
         copy.save_config()
         reach("saved")
         if not keep_name:

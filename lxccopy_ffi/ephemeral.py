@@ -7,18 +7,18 @@ import os
 import stat
 from contextlib import ExitStack, suppress
 
-from . import identity, notices
+from . import notices
 from . import tmpfs as memory
 from .clone import (
     Claim,
     check_target,
     make,
-    open_merged,
     open_source,
     personalise,
+    resolve,
     warn_of_shared_settings,
 )
-from .errors import AccessError, LiblxcError, OptionError, UnsupportedError
+from .errors import LiblxcError, OptionError, UnsupportedError
 from .faults import reach
 from .names import check_file, check_flag, check_name, check_path, check_seconds, check_words, random_suffix
 from .request import Request
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .container import Container
     from .mounts import Mount
     from .names import StrPath
+    from .ordinary import Overlay
 
 # How long a copy whose data is kept may take to halt before it is killed, in seconds.
 KEEP_DATA_SHUTDOWN = 30.0
@@ -136,7 +137,9 @@ class EphemeralCopy:
         self._ran = False
         self._claim: Claim | None = None
         self._memory = -1
-        self._overlays: list[tuple[str, str]] = []
+        self._monitor_overlays: list[tuple[str, str]] = []
+        self._ordinary = os.geteuid() != 0
+        self._overlays: list[Overlay] = []
 
     @property
     def container(self) -> Container:
@@ -183,7 +186,7 @@ class EphemeralCopy:
             copy.start(
                 tmpfs=self._memory,
                 tmpfs_path=memory.MOUNT_POINT if self._memory >= 0 else "",
-                overlays=self._overlays,
+                overlays=self._monitor_overlays,
                 log_level=level,
                 foreground=foreground,
                 on_running=self._running,
@@ -290,6 +293,10 @@ class EphemeralCopy:
             self._release(self._claim)
         copy, self._container = self._container, None
         if copy is not None:
+            if copy.config("lxc.rootfs.options") and not self._keep_data:
+                from . import ordinary
+
+                ordinary.warn_of_reboot(copy)
             copy.close()
 
     def _release(self, claim: Claim) -> None:
@@ -298,7 +305,7 @@ class EphemeralCopy:
             claim.keep()
         else:
             claim.ledger.add(detached=True)
-        self._dismiss(tidy=bool(self._overlays))
+        self._dismiss(tidy=bool(self._monitor_overlays))
         claim.close()
 
     def _dismiss(self, *, tidy: bool = False) -> None:
@@ -357,7 +364,11 @@ class EphemeralCopy:
                 kind=self._kind,
                 allow_running=self._allow_running,
             )
-            _check_user(base)
+            if self._ordinary:
+                from . import ordinary
+
+                ordinary.check(base, path)
+                ordinary.check_sources([mount.source for mount in self._mounts], base)
             check_target(self._wanted_name, path)
             self.tmpfs_via = way = self._choose_way(via)
             merged = ours and way != memory.HOOK and self._wants_merged(base, plan)
@@ -379,13 +390,27 @@ class EphemeralCopy:
             try:
                 if way == memory.MONITOR or merged:
                     self._use_monitor(copy, plan.storage, merged=merged)
-                elif not self._keep_name:
+                elif not (self._keep_name or self._ordinary):
                     personalise(copy)
                 reach("personalised")
                 layers = self._add_mounts(copy, targets, way)
                 reach("mounts-added")
-                if way == memory.HOOK:
-                    self._use_hook(copy, layers)
+                if self._ordinary:
+                    from . import ordinary
+
+                    ordinary.prepare(
+                        copy,
+                        self._limits,
+                        layers,
+                        self._overlays,
+                        keep_name=self._keep_name,
+                        keep_data=self._keep_data,
+                    )
+                else:
+                    if not merged:
+                        self._allow_removals(copy)
+                    if way == memory.HOOK:
+                        self._use_hook(copy, layers)
             except OSError as error:
                 raise UnsupportedError(f"cannot prepare {name!r} in {path}: {error.strerror}") from error
             copy.save_config()
@@ -418,6 +443,15 @@ class EphemeralCopy:
         copy.save_config()
         reach("marked")
         return copy
+
+    def _allow_removals(self, copy: Container) -> None:
+        """Let an overlay that liblxc mounts in a user namespace do all that one can."""
+        if copy.config("lxc.idmap"):
+            from . import ordinary
+
+            ordinary.prepare_overlay(copy)
+            if self._keep_data:
+                ordinary.warn_of_reboot(copy)
 
     def _choose_way(self, via: str | None) -> str | None:
         if self._limits is None:
@@ -454,7 +488,7 @@ class EphemeralCopy:
         if self._limits is not None and os.listdir(made.upper):
             lower = [made.upper, *lower]
         if merged:
-            self._overlays.append((memory.overlay_options(lower, upper, work), memory.MERGED))
+            self._monitor_overlays.append((memory.overlay_options(lower, upper, work), memory.MERGED))
             os.mkdir(os.path.basename(memory.MERGED), 0o755, dir_fd=self._memory)
             copy.replace_config("lxc.rootfs.path", f"dir:{memory.MERGED}")
             # liblxc would remove it as a directory, file by file, and so fill the upper layer with whiteouts.
@@ -468,7 +502,7 @@ class EphemeralCopy:
 
         place = f"{memory.MERGED}-{random_suffix()}"
         os.mkdir(os.path.basename(place), 0o755, dir_fd=self._memory)
-        self._overlays.append((options, place))
+        self._monitor_overlays.append((options, place))
         return Mount(place)
 
     def _use_hook(self, copy: Container, layers: list[memory.Layer]) -> None:
@@ -476,9 +510,7 @@ class EphemeralCopy:
         assert self._limits is not None  # noqa: S101 - for the type checker
         made = Storage(copy)
         if os.listdir(made.upper):
-            carried = f"{copy.directory}/carried"
-            os.rename(made.upper, carried)
-            os.mkdir(made.upper, 0o755)
+            carried = memory.carry(copy.directory)
             copy.replace_config("lxc.rootfs.path", ":".join(["overlay", carried, *made.lower, made.upper]))
         script = memory.hook_script(copy.directory, copy.name, self._limits, layers, keep_name=self._keep_name)
         copy.set_config("lxc.hook.pre-mount", memory.write_hook(copy.directory, script))
@@ -499,16 +531,13 @@ class EphemeralCopy:
                 f"nothing can be mounted in a copy of {self.source!r}, which is stored as {storage.kind!r}: links in it"
                 " could lead the mount anywhere"
             )
-        try:
-            root = open_merged(storage.layers) if len(storage.layers) > 1 else identity.open_root(storage.lower[0])
-        except OSError as error:
-            raise UnsupportedError(f"cannot look into the layers of {self.source!r}: {error.strerror}") from error
-        try:
-            targets = [identity.resolve(root, mount.target) for mount in self._mounts]
-        except OSError as error:
-            raise OptionError(f"cannot mount on {error.filename} in {self.source!r}: {error.strerror}") from error
-        finally:
-            os.close(root)
+        arguments = storage.layers, [mount.target for mount in self._mounts], self.source
+        if self._ordinary and len(storage.layers) > 1:
+            from . import userns
+
+            targets: list[str] = userns.call("clone", "resolve", *arguments)
+        else:
+            targets = resolve(*arguments)
         for mount, target in zip(self._mounts, targets):
             if target == "/":
                 raise OptionError(f"cannot mount on {mount.target} in {self.source!r}, which leads to its root")
@@ -531,13 +560,19 @@ class EphemeralCopy:
             )
             if way == memory.MONITOR:
                 memory.make_layers(f"/proc/self/fd/{self._memory}/upper", pair)
-            elif way is None:
+            elif way is None and not self._ordinary:
                 memory.make_layers(copy.directory, pair)
             upper, work = [f"{parent}/{layer.name}" for layer in pair] or ["", ""]
             directory = os.path.isdir(mount.source)
             entry = mount.entry(target, directory=directory, lower=lower, upper=upper, work=work)
-            if pair and self._overlays:
+            if pair and self._monitor_overlays:
                 entry = self._mount(mount.layers(lower, upper, work)).entry(target)
+            elif pair and self._ordinary and not self._keep_data:
+                from .ordinary import Overlay
+
+                merged = Overlay(mount, copy.directory, mount.layers(lower, upper, work))
+                self._overlays.append(merged)
+                entry = merged.bind.entry(target)
             copy.set_config("lxc.mount.entry", entry)
             layers += pair
         return layers
@@ -609,38 +644,6 @@ def _check_storage(storage: str | None, *, tmpfs: bool) -> str | None:
     if tmpfs and kind not in (None, "overlay"):
         raise OptionError("A container can only be placed on a tmpfs when the overlay storage driver is used")
     return kind
-
-
-def _check_user(base: Container) -> None:
-    """Refuse early what liblxc would refuse late: an ordinary user without subordinate ids, or a base without a map."""
-    if os.geteuid() == 0:
-        return
-    user = _user_name()
-    for file in ("/etc/subuid", "/etc/subgid"):
-        if not _has_range(file, user):
-            raise AccessError(
-                f"user {user!r} has no subordinate ids in {file}, which containers of ordinary users need; "
-                f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
-            )
-    if not base.config("lxc.idmap"):
-        raise AccessError(f"{base.where} has no id map (lxc.idmap), so only root can start a copy of it")
-
-
-def _user_name() -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
-
-
-def _has_range(file: str, user: str) -> bool:
-    try:
-        with open(file, encoding="utf-8", errors="replace") as lines:
-            return any(line.split(":", 1)[0] in (user, str(os.geteuid())) for line in lines)
-    except OSError:
-        return False
 
 
 def run(

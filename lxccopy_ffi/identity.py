@@ -106,6 +106,22 @@ def personalise_above(top: int, lower: int, name: str, *, fresh_id: bool = True)
         _edit(lower, path, edit, flags, lambda fd, new: _write_above(top, lower, fd, new))
 
 
+def new_files(lower: int, name: str) -> dict[str, bytes]:
+    """Return what personalise_above() would write, by the path of each file, which leads through no link.
+
+    Raises:
+        OSError: A file could not be read.
+    """
+    files: dict[str, bytes] = {}
+    for path, edit, flags in _edits(name, fresh_id=True):
+        _edit(lower, path, edit, flags, lambda fd, new: files.update({_path_below(lower, fd): new}))
+    return files
+
+
+def _path_below(root: int, fd: int) -> str:
+    return os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), os.readlink(f"/proc/self/fd/{root}"))
+
+
 def _edits(name: str, *, fresh_id: bool) -> tuple[tuple[str, Edit, int], ...]:
     machine_id = _new_machine_id()
     old_names: list[bytes] = []
@@ -219,7 +235,7 @@ def write_all(root: int, files: dict[str, bytes]) -> None:
 
 def _write_above(top: int, lower: int, fd: int, content: bytes) -> None:
     """Write a file of the lower layer into the top one, with the mode, owner and directories that it has below."""
-    path = os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), os.readlink(f"/proc/self/fd/{lower}"))
+    path = _path_below(lower, fd)
     parents = path.split("/")[:-1]
     directories = ["/".join(parents[: depth + 1]) for depth in range(len(parents))]
     for directory in directories:

@@ -52,14 +52,14 @@ def _destroy(copy: Container) -> None:
     # But not what liblxc refuses to remove, as others depend on it, nor before a hook has seen it.
     if not (os.path.lexists(f"{copy.directory}/lxc_snapshots") or copy.config("lxc.hook.destroy")):
         for tree in ("overlay", "rootfs"):
-            remove_tree(f"{copy.directory}/{tree}", keep=True)
+            _remove(f"{copy.directory}/{tree}", keep=True)
     try:
         if copy.defined:
             copy.destroy()
     except LiblxcError:
         if os.path.lexists(copy.config_file):
             raise  # otherwise its monitor was faster
-    remove_tree(copy.directory)
+    _remove(copy.directory)
 
 
 def remove_directory(name: str, lxcpath: str) -> None:
@@ -88,6 +88,18 @@ def remove_directory(name: str, lxcpath: str) -> None:
         if os.path.isdir(tomb) and not os.path.lexists(directory):
             os.rename(tomb, directory)
         raise
+
+
+def _remove(path: str, *, keep: bool = False) -> None:
+    """Remove a directory that may be ours or our subordinate ids'."""
+    try:
+        remove_tree(path, keep=keep)
+    except PermissionError:
+        if os.geteuid() == 0:
+            raise
+        from . import userns
+
+        userns.call("removal", "remove_tree", path, keep=keep)
 
 
 def remove_tree(path: str, *, keep: bool = False, last: str = "") -> None:

@@ -246,18 +246,40 @@ def _find(inode: int, directories: list[str]) -> str:
 
 
 def _read_identity(storage: Storage) -> dict[str, bytes]:
-    with open_system(storage.upper, storage.lower) as root:
-        return identity.read_all(root)
+    layers = storage.upper, storage.lower
+    if os.geteuid() == 0:
+        texts = read_inside(*layers)
+    else:
+        from . import userns
+
+        texts = userns.call("rename", "read_inside", *layers)
+    return {path: text.encode("latin-1") for path, text in texts.items()}
+
+
+def read_inside(upper: str, lower: list[str]) -> dict[str, str]:
+    """Return the files by which a system knows itself, each byte as one character, which JSON can carry."""
+    with open_system(upper, lower) as root:
+        return {path: content.decode("latin-1") for path, content in identity.read_all(root).items()}
 
 
 def _write_identity(journal: str, entries: dict[str, Any]) -> None:
-    files = {}
+    texts = {}
     for number, path in enumerate(entries["inside"]):
         with open(f"{journal}/inside-{number}", "rb") as saved:
-            files[path] = saved.read()
-    if files:
-        with open_system(entries["upper"], entries["lower"]) as root:
-            identity.write_all(root, files)
+            texts[path] = saved.read().decode("latin-1")
+    arguments = entries["upper"], entries["lower"], texts
+    if texts and os.geteuid() == 0:
+        write_inside(*arguments)
+    elif texts:
+        from . import userns
+
+        userns.call("rename", "write_inside", *arguments)
+
+
+def write_inside(upper: str, lower: list[str], texts: dict[str, str]) -> None:
+    """Give these files such content again."""
+    with open_system(upper, lower) as root:
+        identity.write_all(root, {path: text.encode("latin-1") for path, text in texts.items()})
 
 
 def _new_texts(old: Container, target: str, name: str) -> dict[str, str]:

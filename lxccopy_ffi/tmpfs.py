@@ -161,11 +161,11 @@ class Layer:
         self.name = name
         self.mode = stat.S_IMODE(like.st_mode) | 0o555
         self.mapped = bool(copy.config("lxc.idmap"))
-        self.owner = _mapped_root(copy.config("lxc.idmap")) if self.mapped else (like.st_uid, like.st_gid)
+        self.owner = mapped_root(copy.config("lxc.idmap")) if self.mapped else (like.st_uid, like.st_gid)
 
 
-def _mapped_root(idmap: str) -> tuple[int, int]:
-    """The host's ids of a container's root, from the lines ``u|g|b CONTAINER HOST COUNT`` of its lxc.idmap."""
+def mapped_root(idmap: str) -> tuple[int, int]:
+    """Return the host's ids of a container's root, from lines ``u|g|b CONTAINER HOST COUNT``; ours without any."""
     found = {"u": os.geteuid(), "g": os.getegid()}
     for line in idmap.splitlines():
         kind, inside, outside, _ = line.split()
@@ -234,8 +234,7 @@ def hook_script(directory: str, name: str, limits: Limits, layers: Iterable[Laye
     """
     import shlex
 
-    overlay = shlex.quote(f"{directory}/overlay")
-    lines = ["#! /bin/sh", "set -e", f"mount -n -t tmpfs -o mode=0755{limits.mount_options} none {overlay}"]
+    lines = ["#! /bin/sh", "set -e", mount_line(directory, limits)]
     if not keep_name:
         etc = shlex.quote(f"{directory}/overlay/delta/etc")
         target = shlex.quote(f"{directory}/overlay/delta/etc/hostname")
@@ -246,6 +245,21 @@ def hook_script(directory: str, name: str, limits: Limits, layers: Iterable[Laye
         if not layer.mapped:
             lines += [f"chown {layer.owner[0]}:{layer.owner[1]} {path}"]
     return "\n".join(lines) + "\n"
+
+
+def mount_line(directory: str, limits: Limits) -> str:
+    """Return the line of a hook that mounts the tmpfs over a copy's overlay directory."""
+    import shlex
+
+    return f"mount -n -t tmpfs -o mode=0755{limits.mount_options} none {shlex.quote(f'{directory}/overlay')}"
+
+
+def carry(directory: str) -> str:
+    """Move the writable layer of a copy out of where the tmpfs will hide it; return its new path."""
+    carried = f"{directory}/carried"
+    os.rename(f"{directory}/overlay/delta", carried)
+    os.mkdir(f"{directory}/overlay/delta", 0o755)
+    return carried
 
 
 def write_hook(directory: str, script: str) -> str:

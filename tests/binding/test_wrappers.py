@@ -581,6 +581,31 @@ def test_pidfd_open() -> None:
     assert ffi.errno == errno.ESRCH
 
 
+def enter_namespaces() -> list[object]:
+    """In a process of its own: enter new namespaces; what that gives, and whether they are others than before."""
+    kinds = ("user", "mnt")
+    before = [os.readlink(f"/proc/self/ns/{kind}") for kind in kinds]
+    status = lib.lxccopy_unshare_user()
+    return [status, *[os.readlink(f"/proc/self/ns/{kind}") != old for kind, old in zip(kinds, before)]]
+
+
+def test_unshare_user() -> None:
+    """A process enters a user and a mount namespace; one with threads cannot."""
+    assert isolated(enter_namespaces) == [0, True, True]
+    assert isolated(enter_namespaces_with_threads) == [-1, errno.EINVAL]
+
+
+def enter_namespaces_with_threads() -> list[object]:
+    """In a process of its own: try to enter new namespaces while there is a thread."""
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    found: list[object] = [lib.lxccopy_unshare_user(), ffi.errno]
+    done.set()
+    thread.join()
+    return found
+
+
 def test_mount() -> None:
     """A file system that is mounted nowhere has the options that were asked for; those it refuses are an error."""
     options, keep = _raw.string_list(["size", "64k", "nr_inodes", "7", "mode", "0711"])
