@@ -158,8 +158,8 @@ class _Candidate:
         check_name(record.name)
         if not record.is_of_this_machine:
             raise _Leave(f"it was made on another machine or in a container, {record.entries['host']!r}")
-        if not self._hidden and record.name != self._name:
-            raise _Leave(f"its ledger is that of {record.name!r}")
+        if not self._hidden and (record.name != self._name or record.task == "rename"):
+            raise _Leave(f"its ledger is that of {record.name!r}, or of its renaming")
         # A maker that has let it go may live on.
         if record.lives(record.monitor) or (record.lives(record.creator) and not record.detached):
             raise _Leave
