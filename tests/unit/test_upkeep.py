@@ -131,7 +131,7 @@ def test_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short, long = copy(tmp_path, "a"), copy(tmp_path, "x" * 64, command=["sh", "-c", "echo 'a b'"])
     long.tmpfs_size, long.tmpfs_used, long.memory = 64 << 20, 5 << 20, 3 << 30
     lines = table([short, long], monkeypatch)
-    assert "NAME BASE STATE AGE CREATOR TMPFS MEMORY COMMAND".split() == lines[0].split()
+    assert ["NAME", "BASE", "STATE", "AGE", "CREATOR", "TMPFS", "MEMORY", "COMMAND"] == lines[0].split()
     for heading, first, second in (
         ("NAME", "a ", "x" * 64),
         ("BASE", "base ", "base "),
@@ -150,7 +150,9 @@ def test_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_empty_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any copy there are the headings, or nothing with -q, or an empty list as JSON."""
-    assert "NAME BASE STATE AGE CREATOR TMPFS MEMORY COMMAND".split() == table([], monkeypatch)[0].split()
+    assert ["NAME", "BASE", "STATE", "AGE", "CREATOR", "TMPFS", "MEMORY", "COMMAND"] == table([], monkeypatch)[
+        0
+    ].split()
     assert [] == table([], monkeypatch, "-q")
     assert ["[]"] == table([], monkeypatch, "--json")
 
@@ -213,8 +215,19 @@ def test_bytes(number: int | None, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-5, "0s"), (0, "0s"), (0.9, "0s"), (119.9, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172799, "47h")]
-    + [(172800, "2d"), (1e9, "11574d"), (-1e19, "0s")],
+    [
+        (-5, "0s"),
+        (0, "0s"),
+        (0.9, "0s"),
+        (119.9, "119s"),
+        (120, "2m"),
+        (7199, "119m"),
+        (7200, "2h"),
+        (172799, "47h"),
+        (172800, "2d"),
+        (1e9, "11574d"),
+        (-1e19, "0s"),
+    ],
 )
 def test_age(seconds: float, text: str) -> None:
     """Ages have a unit with which they are exact enough; a clock that was set back makes none negative."""
