@@ -420,6 +420,9 @@ static void kill_descendants(pid_t pid)
 	size = read(fd, text, sizeof(text) - 1);
 	close(fd);
 	text[size > 0 ? size : 0] = 0;
+	end = strrchr(text, ' ');	/* what follows it is half a number where they did not fit, and another process */
+	if (end)
+		end[1] = 0;
 	while ((child = strtol(next, &end, 10)) > 0 && end != next) {
 		kill_descendants(child);
 		kill(child, SIGKILL);

@@ -123,7 +123,10 @@ class Claim:
             self._hidden = hidden = f"{lxcpath}/{HIDDEN}{random_suffix()}"
             try:
                 os.mkdir(hidden, 0o770)
-                reach("directory-made")
+            except OSError as error:
+                raise self._failed(error) from error
+            reach("directory-made")
+            try:
                 os.chmod(hidden, 0o770)  # noqa: S103 - as lxc-copy, whatever the umask
                 # Held open, so that its inode's number is not used again for another directory of the same name.
                 self._fd = identity.open_root(hidden)
@@ -137,10 +140,14 @@ class Claim:
                 if name is not None:
                     raise exists(name, lxcpath) from None
             except OSError as error:
-                raise AccessError(f"cannot make the directory {self.directory}: {error.strerror}") from error
+                raise self._failed(error) from error
             else:
+                self._hidden = ""
                 reach("name-claimed")
                 return
+
+    def _failed(self, error: OSError) -> AccessError:
+        return AccessError(f"cannot make the directory {self.directory}: {error.strerror}")
 
     @property
     def directory(self) -> str:
@@ -150,7 +157,7 @@ class Claim:
     def _remove_hidden(self) -> None:
         """Remove the directory if it has not got its name."""
         hidden, self._hidden = self._hidden, ""
-        if hidden and os.path.isdir(hidden):
+        if hidden:
             remove_tree(hidden)
             self.close()
 

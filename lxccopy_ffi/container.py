@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from . import _raw, cgroups
 from ._raw import ffi, lib
-from .errors import ContainerNotFoundError, LiblxcError, OptionError
+from .errors import ContainerNotFoundError, LiblxcError, LxcCopyError, OptionError
 from .faults import reach
 from .names import check_name, check_path, check_value
 from .processes import parent
@@ -741,6 +741,38 @@ class Container:
                 "this process ignores SIGCHLD, so liblxc would lose its children",
                 "call signal.signal(signal.SIGCHLD, signal.SIG_DFL) first",
             )
+
+
+def ask_state(name: str, lxcpath: StrPath | None, patience: float) -> tuple[str, int]:
+    """Return the state of a container, and the process id of its init, -1 where it has none.
+
+    Args:
+        name: Its name.
+        lxcpath: The directory that holds it.
+        patience: How long to wait for an answer, in seconds: liblxc gives none while it starts, which a hook can make
+            last for ever. It is called STARTING then, and a thread is left that waits for it.
+
+    Raises:
+        LxcCopyError: As Container does.
+    """
+    import threading
+
+    answers: list[tuple[str, int] | LxcCopyError] = []
+
+    def ask() -> None:
+        try:
+            with Container(name, lxcpath) as container:
+                answers.append((container.state, container.init_pid))
+        except LxcCopyError as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, name="lxccopy-state", daemon=True)
+    thread.start()
+    thread.join(patience)
+    answer = answers[0] if answers else ("STARTING", -1)
+    if isinstance(answer, LxcCopyError):
+        raise answer
+    return answer
 
 
 class _Foreground:
