@@ -757,22 +757,22 @@ def ask_state(name: str, lxcpath: StrPath | None, patience: float) -> tuple[str,
     """
     import threading
 
-    answers: list[tuple[str, int] | LxcCopyError] = []
+    answers: list[tuple[str, int]] = []
+    failures: list[LxcCopyError] = []
 
     def ask() -> None:
         try:
             with Container(name, lxcpath) as container:
                 answers.append((container.state, container.init_pid))
         except LxcCopyError as error:
-            answers.append(error)
+            failures.append(error)
 
     thread = threading.Thread(target=ask, name="lxccopy-state", daemon=True)
     thread.start()
     thread.join(patience)
-    answer = answers[0] if answers else ("STARTING", -1)
-    if isinstance(answer, LxcCopyError):
-        raise answer
-    return answer
+    if failures:
+        raise failures.pop()  # nothing here refers to it then: what failed would stay open until a garbage collection
+    return answers[0] if answers else ("STARTING", -1)
 
 
 class _Foreground:
