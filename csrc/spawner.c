@@ -16,9 +16,13 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+
+/* What a start takes: with eight hierarchies of cgroup1, liblxc has 45 descriptors open at once. */
+#define LXCCOPY_FEWEST_FDS 80
 
 /* Where the helper was when it failed; spawner.py has the words. */
 enum lxccopy_step {
@@ -143,6 +147,18 @@ static int keep_only(int *keep[], int count, bool stdio)
 		*keep[i] = next++;
 	}
 	close_from(next);
+	return 0;
+}
+
+/* With too few descriptors liblxc makes a thousand monitor cgroups, one after the other, and leaves them. */
+static int require_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < LXCCOPY_FEWEST_FDS) {
+		errno = EMFILE;
+		return -1;
+	}
 	return 0;
 }
 
@@ -271,20 +287,46 @@ static int start_container(struct lxccopy_plan *plan, struct lxccopy_report *rep
 	return -1;
 }
 
+/* Kills all that a process has started, directly or not; of its own children only what those have started, where they
+ * are spared. */
+static void kill_descendants(pid_t pid, bool spare)
+{
+	char path[64], text[4096], *next = text, *end;
+	ssize_t size;
+	long child;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	size = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[size > 0 ? size : 0] = 0;
+	while ((child = strtol(next, &end, 10)) > 0 && end != next) {
+		kill_descendants(child, false);
+		if (!spare)
+			kill(child, SIGKILL);
+		next = end;
+	}
+}
+
 /* After a failure: what start() left behind may still be tidying up, and our caller wants to find that done. Hooks may
- * have left daemons, too, for which nobody shall wait. */
+ * have left daemons, too, for which nobody shall wait. Where the monitor was killed, what it ran ends with it. */
 static void await_children(void)
 {
 	struct timespec patience = { .tv_sec = 2 };
 	sigset_t child;
+	int status;
 	pid_t pid;
 
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &child, NULL);
 	for (;;) {
-		while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
-			;
+		while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+			if (WIFSIGNALED(status))
+				kill_descendants(getpid(), false);
 		if (pid < 0 || sigtimedwait(&child, NULL, &patience) < 0)
 			return;
 	}
@@ -301,14 +343,14 @@ static void spawn_child(struct lxccopy_plan plan, int socket, pid_t parent)
 		send(plan.guard_socket, &announcement, sizeof(announcement), MSG_NOSIGNAL);
 	if (!plan.foreground)
 		setsid();
-	else if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)	/* as lxc-copy is the monitor itself */
-		_exit(1);
+	else if (!plan.guarded && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent))
+		_exit(1);	/* as lxc-copy is the monitor itself; a guard lets it tidy up */
 	reset_signals();
 	umask(022);	/* a caller's narrow one would make mount points the container cannot use */
 	/* What start() leaves behind becomes our child, so that it can be waited for when the start fails. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	reach(&plan, "helper-begun");
-	if (keep_only(keep, 3, plan.foreground) < 0) {
+	if (require_descriptors() < 0 || keep_only(keep, 3, plan.foreground) < 0) {
 		report.step = LXCCOPY_STEP_FDS;
 		report.error = errno;
 	} else if (start_container(&plan, &report, &pidfd) < 0 && report.step >= LXCCOPY_STEP_START) {
@@ -332,40 +374,66 @@ static bool ends_within(int fd, int milliseconds)
 	return fd < 0 || poll(&end, 1, milliseconds) > 0;
 }
 
-/* Kills all that a process has started, directly or not. */
-static void kill_descendants(pid_t pid)
+static void read_cgroups(pid_t pid, char *text, size_t size)
 {
-	char path[64], text[4096], *next = text, *end;
-	ssize_t size;
-	long child;
+	char path[64];
+	ssize_t got, length = 0;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	size = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[size > 0 ? size : 0] = 0;
-	while ((child = strtol(next, &end, 10)) > 0 && end != next) {
-		kill_descendants(child);
-		kill(child, SIGKILL);
-		next = end;
+	if (fd >= 0) {
+		while ((got = read(fd, text + length, size - 1 - length)) > 0)
+			length += got;
+		close(fd);
 	}
+	text[length] = 0;
 }
 
-/* Waits for a start that is under way, but not for ever: what a hook does there may take any time. */
-static void end_helper(pid_t helper, int pidfd)
+/* Removes the cgroups in which a helper has been, as far as nobody is in there any more. They have the same path in each
+ * hierarchy that they are in. */
+static void remove_cgroups(const char *memberships)
 {
-	if (ends_within(pidfd, 5000))
-		return;
-	for (int tries = 0; tries < 150; tries++) {
-		kill_descendants(helper);
-		if (ends_within(pidfd, 10))
+	char line[8192], root[4096], path[8192];
+	FILE *mounts = fopen("/proc/self/mountinfo", "re");
+
+	while (mounts && fgets(line, sizeof(line), mounts)) {
+		if (!strstr(line, " - cgroup") || sscanf(line, "%*s %*s %*s %*s %4095s", root) != 1)
+			continue;
+		for (const char *next = memberships; (next = strstr(next, ":/")); next++) {
+			snprintf(path, sizeof(path), "%s%.*s", root, (int)strcspn(next + 1, "\n"), next + 1);
+			if (strstr(path, "/lxc.monitor."))
+				rmdir(path);
+		}
+	}
+	if (mounts)
+		fclose(mounts);
+}
+
+/*
+ * Waits for a start that is under way, but not for ever: what a hook does there may take any time. A helper in the
+ * foreground is the monitor itself, and ends no sooner than the container. Otherwise the monitor is its child, and first
+ * gets a moment to tidy up; but for its cgroup, as the helper is in there.
+ */
+static void end_helper(pid_t helper, int pidfd, bool foreground)
+{
+	const int wait = foreground ? 0 : 100;
+	char cgroups[8192] = "", now[8192];
+
+	for (int tries = 0; tries < wait + 150; tries++) {
+		if (tries >= wait)
+			kill_descendants(helper, !foreground && tries < wait + 75);
+		read_cgroups(helper, now, sizeof(now));
+		if (strstr(now, "/lxc.monitor."))
+			memcpy(cgroups, now, sizeof(now));
+		if (ends_within(pidfd, tries < wait ? 50 : 10)) {
+			remove_cgroups(cgroups);
 			return;
+		}
 	}
 	kill(helper, SIGKILL);	/* liblxc waits for ever for a child that dies at the wrong moment */
 	ends_within(pidfd, 1000);
+	remove_cgroups(cgroups);
 }
 
 static bool is_still_there(const struct lxccopy_plan *plan)
@@ -469,7 +537,7 @@ static void guard(struct lxccopy_plan plan, int socket, pid_t parent)
 		}
 	}
 	if (helper_fd >= 0)
-		end_helper(helper, helper_fd);
+		end_helper(helper, helper_fd, plan.foreground);
 	end_container(&plan, true);
 	_exit(0);
 }
@@ -577,22 +645,6 @@ static void receive_report(int socket, struct lxccopy_end *end)
 		end->report.step = LXCCOPY_STEP_FDS;
 		end->report.error = EMFILE;
 	}
-}
-
-static void read_cgroups(pid_t pid, char *text, size_t size)
-{
-	char path[64];
-	ssize_t got, length = 0;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		while ((got = read(fd, text + length, size - 1 - length)) > 0)
-			length += got;
-		close(fd);
-	}
-	text[length] = 0;
 }
 
 /*

@@ -10,7 +10,7 @@ import time
 from . import cgroups
 from ._raw import above_stdio, fail, ffi, lib, text, wait_readable
 from .faults import KILL_AT, reach
-from .processes import descendants, kill
+from .processes import command_lines, descendants, kill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,12 +167,12 @@ class Spawn:
         finally:
             try:
                 if plan.helper > 0:
-                    self._finish(plan, name)
+                    self._finish(plan, name, lxcpath)
             finally:
                 if plan.helper > 0:  # interrupted before it had begun; the helper is in the monitor's cgroup
-                    self._finish(plan, name)
+                    self._finish(plan, name, lxcpath)
 
-    def _finish(self, plan: Any, name: str) -> None:  # noqa: ANN401 - C data
+    def _finish(self, plan: Any, name: str, lxcpath: str) -> None:  # noqa: ANN401 - C data
         end: Any = ffi.new("struct lxccopy_end *")
         lib.lxccopy_finish(plan, end)
         reach("reported")
@@ -182,16 +182,35 @@ class Spawn:
         self.monitor = above_stdio(end.monitor) if end.monitor >= 0 else -1
         self.monitor_pid = report.monitor_pid
         self.failed = report.step != lib.LXCCOPY_STARTED
+        if report.step == lib.LXCCOPY_STEP_HELPER:
+            self.cgroups |= _end_monitor(name, lxcpath)
         if self.monitor >= 0:
             self.cgroups |= cgroups.of_process(report.init_pid, name)
         else:
-            cgroups.remove(self.cgroups)
+            # Where the monitor was killed, there is the payload's, too.
+            cgroups.remove(self.cgroups | (cgroups.of_name(name) if self.failed else set()))
         if self.failed:
             ended = report.step == lib.LXCCOPY_STEP_MONITOR and report.error == errno.ESRCH
             words = [_ENDED if ended else _STEPS.get(report.step, "")]
             if report.error and not ended:
                 words.append(os.strerror(report.error))
             self.failure = ": ".join(filter(None, words))
+
+
+def _end_monitor(name: str, lxcpath: str) -> set[cgroups.Membership]:
+    """Kill the monitor that a helper which died has left, with all that it has started; return their cgroups.
+
+    As long as a start is under way a monitor answers nobody, so nothing else would end it.
+    """
+    memberships: set[cgroups.Membership] = set()
+    for monitor, line in command_lines():
+        if line == f"[lxc monitor] {lxcpath} {name}":
+            pids = [monitor, *descendants(monitor)]
+            for pid in pids:
+                memberships |= cgroups.of_process(pid, name)
+            for pid in pids:
+                kill(pid)
+    return memberships
 
 
 def _await_report(socket: int, helper: int, name: str) -> None:
