@@ -446,8 +446,12 @@ static bool is_still_there(const struct lxccopy_plan *plan)
 	       found.st_ino == made.st_ino;
 }
 
-/* Ends the container, or waits for its end, and removes what its monitor has not. */
-static void end_container(const struct lxccopy_plan *plan, bool stop)
+/*
+ * Ends the container, or waits for its end, and removes it where its monitor has not. But not where that was killed, here
+ * or before, as an ephemeral container's own removes it otherwise: it has left cgroups, and who removes those has to read
+ * of them in the ledger.
+ */
+static void end_container(const struct lxccopy_plan *plan, bool stop, bool ran)
 {
 	struct lxc_container *c;
 	int pidfd = -1;
@@ -461,10 +465,14 @@ static void end_container(const struct lxccopy_plan *plan, bool stop)
 	init = c->init_pid(c);
 	if (init > 0)
 		pidfd = open_monitor(init, &monitor);
+	else if (ran) {
+		liblxc.container_put(c);
+		return;
+	}
 	if (stop && init > 0)
 		c->stop(c);
 	ends_within(pidfd, stop ? 10000 : -1);
-	if (plan->remove && is_still_there(plan) && c->is_defined(c))
+	if (plan->remove && (init <= 0 || !stop) && is_still_there(plan) && c->is_defined(c))
 		c->destroy(c);
 	liblxc.container_put(c);
 	if (!is_still_there(plan))
@@ -502,6 +510,7 @@ static void guard(struct lxccopy_plan plan, int socket, pid_t parent)
 	struct pollfd events[2];
 	int helper_fd = -1;
 	pid_t helper = 0;
+	bool started;
 
 	setsid();
 	reset_signals();
@@ -532,13 +541,14 @@ static void guard(struct lxccopy_plan plan, int socket, pid_t parent)
 			helper_fd = lxccopy_pidfd_open(helper);
 		} else {
 			if (message.word == LXCCOPY_TIDY && fork() == 0)
-				end_container(&plan, false);
+				end_container(&plan, false, true);
 			_exit(0);
 		}
 	}
+	started = helper_fd >= 0 && ends_within(helper_fd, 0);
 	if (helper_fd >= 0)
 		end_helper(helper, helper_fd, plan.foreground);
-	end_container(&plan, true);
+	end_container(&plan, true, started);
 	_exit(0);
 }
 

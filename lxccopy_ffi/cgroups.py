@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -128,21 +129,37 @@ def _remove(cgroup: str, deadline: float) -> None:
         return
     except OSError:
         for directory, _, _ in os.walk(cgroup, topdown=False):
-            _await_processes(directory, deadline)
-            try:
-                os.rmdir(directory)
-            except OSError:
+            if not _remove_one(directory, deadline):
                 return  # somebody lives there: it is not empty, and not ours to clear
+
+
+def _remove_one(cgroup: str, deadline: float) -> bool:
+    while True:
+        _await_processes(cgroup, deadline)
+        try:
+            os.rmdir(cgroup)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            # A process on its way out is not listed any more before it has left.
+            if error.errno != errno.EBUSY or _pids(cgroup) or time.monotonic() >= deadline:
+                return False
+            time.sleep(0.001)
+        else:
+            return True
+
+
+def _pids(cgroup: str) -> set[int]:
+    try:
+        with open(f"{cgroup}/cgroup.procs", encoding="ascii") as file:
+            return {int(line) for line in file}
+    except OSError:
+        return set()
 
 
 def _await_processes(cgroup: str, deadline: float) -> None:
     """Wait for processes that are on their way out, such as those whose monitor was killed."""
-    try:
-        with open(f"{cgroup}/cgroup.procs", encoding="ascii") as file:
-            pids = {int(line) for line in file} - {os.getpid()}
-    except OSError:
-        return
-    for pid in pids:
+    for pid in _pids(cgroup) - {os.getpid()}:
         try:
             pidfd = pidfd_open(pid)
         except OSError:

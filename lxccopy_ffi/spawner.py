@@ -185,7 +185,10 @@ class Spawn:
         if report.step == lib.LXCCOPY_STEP_HELPER:
             self.cgroups |= _end_monitor(name, lxcpath)
         if self.monitor >= 0:
-            self.cgroups |= cgroups.of_process(report.init_pid, name)
+            payload = cgroups.of_process(report.init_pid, name)
+            if len(payload) < len(self.cgroups):  # it has ended already, so cgroup1 does not tell
+                payload |= cgroups.of_name(name)
+            self.cgroups |= payload
         else:
             # Where the monitor was killed, there is the payload's, too.
             cgroups.remove(self.cgroups | (cgroups.of_name(name) if self.failed else set()))
