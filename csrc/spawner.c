@@ -390,11 +390,18 @@ static void read_cgroups(pid_t pid, char *text, size_t size)
 	text[length] = 0;
 }
 
-/* Removes the cgroups in which a helper has been, as far as nobody is in there any more. They have the same path in each
- * hierarchy that they are in. */
+/* Whoever has just been killed may still be on its way out. */
+static void remove_cgroup(const char *path)
+{
+	for (int tries = 0; tries < 100 && rmdir(path) < 0 && errno == EBUSY; tries++)
+		usleep(1000);
+}
+
+/* Removes a container's cgroups, of which its helper has been in the monitor's. They have the same path in each hierarchy
+ * that they are in. */
 static void remove_cgroups(const char *memberships)
 {
-	char line[8192], root[4096], path[8192];
+	char line[8192], root[4096], path[8192], *name;
 	FILE *mounts = fopen("/proc/self/mountinfo", "re");
 
 	while (mounts && fgets(line, sizeof(line), mounts)) {
@@ -402,8 +409,12 @@ static void remove_cgroups(const char *memberships)
 			continue;
 		for (const char *next = memberships; (next = strstr(next, ":/")); next++) {
 			snprintf(path, sizeof(path), "%s%.*s", root, (int)strcspn(next + 1, "\n"), next + 1);
-			if (strstr(path, "/lxc.monitor."))
-				rmdir(path);
+			name = strstr(path, "/lxc.monitor.");
+			if (name) {
+				remove_cgroup(path);
+				memcpy(name, "/lxc.payload.", strlen("/lxc.payload."));
+				remove_cgroup(path);
+			}
 		}
 	}
 	if (mounts)
@@ -413,12 +424,12 @@ static void remove_cgroups(const char *memberships)
 /*
  * Waits for a start that is under way, but not for ever: what a hook does there may take any time. A helper in the
  * foreground is the monitor itself, and ends no sooner than the container. Otherwise the monitor is its child, and first
- * gets a moment to tidy up; but for its cgroup, as the helper is in there.
+ * gets a moment to tidy up; but for its cgroup, as the helper is in there, which is left in @cgroups.
  */
-static void end_helper(pid_t helper, int pidfd, bool foreground)
+static void end_helper(pid_t helper, int pidfd, bool foreground, char cgroups[8192])
 {
 	const int wait = foreground ? 0 : 100;
-	char cgroups[8192] = "", now[8192];
+	char now[8192];
 
 	for (int tries = 0; tries < wait + 150; tries++) {
 		if (tries >= wait)
@@ -426,14 +437,11 @@ static void end_helper(pid_t helper, int pidfd, bool foreground)
 		read_cgroups(helper, now, sizeof(now));
 		if (strstr(now, "/lxc.monitor."))
 			memcpy(cgroups, now, sizeof(now));
-		if (ends_within(pidfd, tries < wait ? 50 : 10)) {
-			remove_cgroups(cgroups);
+		if (ends_within(pidfd, tries < wait ? 50 : 10))
 			return;
-		}
 	}
 	kill(helper, SIGKILL);	/* liblxc waits for ever for a child that dies at the wrong moment */
 	ends_within(pidfd, 1000);
-	remove_cgroups(cgroups);
 }
 
 static bool is_still_there(const struct lxccopy_plan *plan)
@@ -510,6 +518,7 @@ static void guard(struct lxccopy_plan plan, int socket, pid_t parent)
 	struct pollfd events[2];
 	int helper_fd = -1;
 	pid_t helper = 0;
+	char cgroups[8192] = "";
 	bool started;
 
 	setsid();
@@ -547,8 +556,9 @@ static void guard(struct lxccopy_plan plan, int socket, pid_t parent)
 	}
 	started = helper_fd >= 0 && ends_within(helper_fd, 0);
 	if (helper_fd >= 0)
-		end_helper(helper, helper_fd, plan.foreground);
+		end_helper(helper, helper_fd, plan.foreground, cgroups);
 	end_container(&plan, true, started);
+	remove_cgroups(cgroups);
 	_exit(0);
 }
 

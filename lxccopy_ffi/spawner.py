@@ -10,7 +10,7 @@ import time
 from . import cgroups
 from ._raw import above_stdio, fail, ffi, lib, text, wait_readable
 from .faults import KILL_AT, reach
-from .processes import command_lines, descendants, kill
+from .processes import command_lines, descendants, kill, parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ _ENDED = "its init ended at once"
 
 # How long a start that was interrupted may still take before its processes are killed, in seconds.
 _GRACE = 5.0
+
+# How often a start that takes long is looked at, in seconds.
+_LOOK = 1.0
 
 # How long its helper may take to report that, in seconds.
 _ENDING = 1.5
@@ -218,10 +221,23 @@ def _end_monitor(name: str, lxcpath: str) -> set[cgroups.Membership]:
 
 def _await_report(socket: int, helper: int, name: str) -> None:
     try:
-        wait_readable(socket)
+        while not wait_readable(socket, _LOOK):
+            if _has_lost_monitor(helper):
+                end_start(socket, helper, name)
     except BaseException:
         await_or_kill(socket, helper, name)
         raise
+
+
+def _has_lost_monitor(helper: int) -> bool:
+    """Whether the monitor died just when it had made the container's init, which then waits for it, and we for that."""
+    try:
+        ours = os.stat("/proc/self/ns/pid").st_ino
+        return any(
+            parent(pid) == helper and os.stat(f"/proc/{pid}/ns/pid").st_ino != ours for pid in descendants(helper)
+        )
+    except OSError:
+        return False  # they are on their way
 
 
 def await_or_kill(socket: int, helper: int, name: str) -> None:
