@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -145,10 +146,23 @@ def _remove(cgroup: str, deadline: float) -> None:
         if any(map(_processes, directories)):
             return  # somebody else's, with those in it that are empty
         for directory in directories:
-            try:
-                os.rmdir(directory)
-            except OSError:
-                return  # somebody lives there: it is not empty, and not ours to clear
+            if not _remove_one(directory, deadline):
+                return  # somebody has come to live there, and it is not ours to clear
+
+
+def _remove_one(cgroup: str, deadline: float) -> bool:
+    while True:
+        try:
+            os.rmdir(cgroup)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            # A process on its way out is not listed any more before it has left.
+            if error.errno != errno.EBUSY or _processes(cgroup) or time.monotonic() >= deadline:
+                return False
+            time.sleep(0.001)
+        else:
+            return True
 
 
 def _processes(cgroup: str) -> set[int]:

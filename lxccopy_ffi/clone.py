@@ -8,7 +8,7 @@ import os
 from contextlib import ExitStack, contextmanager, suppress
 
 from . import identity, notices, relocate
-from ._raw import above_stdio, default_lxcpath, new_mount, rename_new, write_all
+from ._raw import above_stdio, default_lxcpath, new_mount, rename_new, require_descriptors, write_all
 from .container import CloneFlag, Container
 from .errors import AccessError, ContainerExistsError, LxcCopyError, OptionError, UnsupportedError
 from .faults import reach
@@ -44,7 +44,9 @@ def open_source(name: str, lxcpath: StrPath | None = None, rcfile: str | None = 
         OptionError: The rcfile cannot be read.
         ContainerNotFoundError: It is not defined.
         AccessError: Its configuration may not be read, or we may not control it.
+        UnsupportedError: This process has too few descriptors left.
     """
+    require_descriptors()
     path = check_path(default_lxcpath() if lxcpath is None else lxcpath)
     file = f"{path}/{check_name(name)}/config"
     try:
@@ -107,6 +109,7 @@ class Claim:
     Raises:
         ContainerExistsError: Somebody else was faster.
         AccessError: It cannot be made.
+        UnsupportedError: This process has too few descriptors left.
     """
 
     ledger: Ledger
@@ -116,6 +119,7 @@ class Claim:
     def __init__(
         self, name: str | None, base: tuple[str, str], lxcpath: str, undo: ExitStack, task: str, **entries: Value
     ) -> None:
+        require_descriptors()
         self._lxcpath = lxcpath
         undo.callback(self.discard_quietly)
         while True:

@@ -165,7 +165,7 @@ class Container:
 
     _pointer: _Container | None = None
     monitor_pid = 0
-    """The process id of the monitor that start() has left; 0 where there is none."""
+    """The process id of the monitor, as far as it was looked at; 0 where there is none."""
 
     guard: Guard | None = None
     """What start() made to end the container when we die."""
@@ -569,7 +569,7 @@ class Container:
         """
         if self._monitor >= 0 and self.wait_gone(0):
             return  # what has our name now, if anything, is another container
-        self._watch_monitor()
+        self.watch_monitor()
         if self._children and self.state == "FROZEN":
             lib.container_unfreeze(self._c)  # nobody in it could die before
         with self._lock:  # not in the middle of an attach
@@ -594,7 +594,7 @@ class Container:
 
         Reproduces: lxcapi_shutdown(). Differs: waits for the monitor, not the state, and a signal can interrupt it.
         """
-        self._watch_monitor()
+        self.watch_monitor()
         if self.running:
             self._mark()
             if not lib.container_shutdown(self._c, 0) and self.running:
@@ -628,7 +628,7 @@ class Container:
         """Those that have not ended yet; the others are waited for."""
         return [child for child in self._children if child.wait(0) is None]
 
-    def _watch_monitor(self) -> None:
+    def watch_monitor(self) -> None:
         """Hold the monitor's pidfd: it is the parent of the container's init."""
         if self._monitor >= 0:
             return
@@ -643,7 +643,7 @@ class Container:
                 raise ProcessLookupError
         except OSError:
             return  # it has ended meanwhile
-        self._monitor = pidfd
+        self._monitor, self.monitor_pid = pidfd, monitor
         self.cgroups = cgroups.of_process(monitor, self.name) | cgroups.of_process(init, self.name)
 
     def _forget_monitor(self) -> None:
@@ -806,8 +806,10 @@ class _Foreground:
     def wait(self, socket: int) -> None:
         """Wait until it has stopped, and call on_running when it runs."""
         self._thread.start()
-        if self._fd in _raw.wait_any([socket, self._fd]) and self._on_running is not None:
-            self._on_running()
+        if self._fd in _raw.wait_any([socket, self._fd]):
+            self._container.watch_monitor()
+            if self._on_running is not None:
+                self._on_running()
         _raw.wait_readable(socket)
 
     def end(self, socket: int, helper: int) -> None:
