@@ -393,7 +393,7 @@ def test_links_lead_nowhere(lxcpath: str, tmp_path: Path) -> None:
 
 HOSTILE_BASES = {
     "dots": "{path}/x/..\nvictim\n",
-    "name with dots": "{path}\n../victim\n",
+    "name with dots": "{path}/x\n../victim\n",
     "name with a slash": "{path}\nx/../victim\n",
     "nothing": "\n\n",
     "null": "{path}\0\nvictim\n",
