@@ -599,9 +599,9 @@ class EphemeralCopy:
             self._tell("removed")
 
     def _close_memory(self) -> None:
-        if self._memory >= 0:
-            os.close(self._memory)
-            self._memory = -1
+        fd, self._memory = self._memory, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _check_tmpfs(

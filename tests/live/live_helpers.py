@@ -16,7 +16,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from conftest import ROOT
 
 from lxccopy_ffi import Container, EphemeralCopy, _raw, clone, create_base
 from lxccopy_ffi.locking import forget_lock
-from lxccopy_ffi.processes import command_lines
+from lxccopy_ffi.processes import command_lines, is_alive, start_time
 from lxccopy_ffi.removal import discard
 
 # Who the root of an id-mapped container is on the host.
@@ -219,7 +219,11 @@ def titled(title: str) -> list[int]:
 def await_guards(lxcpath: str) -> None:
     """Wait until those who end what was running when its maker died have done so."""
     deadline = time.monotonic() + 20
-    while titled(f"[lxccopy guard] {lxcpath}"):
+    began = {}
+    for pid in titled(f"[lxccopy guard] {lxcpath}"):
+        with suppress(OSError):
+            began[pid] = start_time(pid)
+    while any(is_alive(pid, when) for pid, when in began.items()):  # a title goes before what is locked
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
