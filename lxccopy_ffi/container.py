@@ -8,15 +8,16 @@ import os
 import stat
 import time
 from _thread import allocate_lock
-from contextlib import suppress
 
 from . import _raw, cgroups
 from ._raw import ffi, lib
+from .children import Child
 from .errors import ContainerNotFoundError, LiblxcError, OptionError
 from .faults import reach
+from .foreground import Watch
 from .names import check_name, check_path, check_value
 from .processes import parent
-from .spawner import Guard, Spawn, Ward, await_or_kill, end_start
+from .spawner import Guard, Spawn, Ward
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,85 +64,6 @@ def _hint(reason: str, operation: str) -> str:
     if "Failed to exec" in reason and operation != "start":
         return ""
     return next((hint for words, hint in _HINTS if words in reason), "")
-
-
-class Child:
-    """A process of ours in a container: attach() made it our child.
-
-    Until it is waited for, the container cannot end: its init waits for all processes of its namespace, zombies too.
-
-    Attributes:
-        status: What waitpid() said of its end; None before that.
-        pidfd: Readable once it has ended. Open as long as this object is there, since any thread may be waiting on it.
-    """
-
-    pidfd = -1
-
-    def __init__(self) -> None:
-        # liblxc writes here: an exception raised by a signal handler could make us lose a return value.
-        self.cell: Any = ffi.new("pid_t *")
-        self.status: int | None = None
-        self._lock = allocate_lock()
-
-    def __del__(self) -> None:
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-
-    @property
-    def pid(self) -> int:
-        """Its process id; 0 before it exists."""
-        return int(self.cell[0])
-
-    def open(self) -> None:
-        """Open the pidfd.
-
-        Raises:
-            OSError: There can be no more descriptors.
-        """
-        self.pidfd = _raw.pidfd_open(self.pid)
-
-    def send_signal(self, number: int) -> None:
-        """Send it a signal; does nothing once it has ended. Takes no lock, so that a signal handler may call it."""
-        if self.status is None and self.pid > 0:
-            try:
-                if self.pidfd >= 0:
-                    import signal
-
-                    signal.pidfd_send_signal(self.pidfd, number)
-                else:
-                    os.kill(self.pid, number)
-            except ProcessLookupError:
-                pass
-
-    def signal_group(self, number: int) -> None:
-        """Send a signal to its process group, which it leads. Takes no lock, either."""
-        if self.status is None and self.pid > 0:
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, number)  # nobody else's: the number is free only once it has been waited for
-
-    def wait(self, timeout: float | None = None) -> int | None:
-        """Wait for its end and return the status; None if it still runs after so many seconds. For any thread."""
-        if self.status is None and self.pid > 0:
-            fd = self.pidfd
-            if timeout is not None and fd < 0:
-                return None  # attach() is about to return it
-            if fd >= 0 and not _raw.wait_readable(fd, timeout):
-                return None
-            with self._lock:
-                if self.status is None:
-                    self._reap()
-        return self.status
-
-    def _reap(self) -> None:
-        try:
-            _, self.status = os.waitpid(self.pid, 0)
-        except ChildProcessError:
-            self.status = 255 << 8  # somebody else in this process waits for any child, and has it
-
-    def kill(self) -> None:
-        """Kill it and wait for its end."""
-        self.send_signal(9)
-        self.wait()
 
 
 class Container:
@@ -528,7 +450,7 @@ class Container:
         self._mark()
         self.require_defined()  # liblxc would start a system on the host's root file system
         spawn = Spawn()
-        terminal = _Foreground(self, lambda: lib.container_stop(self._c), on_running) if foreground else None
+        terminal = Watch(self, lambda: lib.container_stop(self._c), on_running) if foreground else None
         try:
             spawn.run(
                 self.name,
@@ -741,58 +663,6 @@ class Container:
                 "this process ignores SIGCHLD, so liblxc would lose its children",
                 "call signal.signal(signal.SIGCHLD, signal.SIG_DFL) first",
             )
-
-
-class _Foreground:
-    """A container in the foreground: waits for its end, and ends it.
-
-    liblxc answers those who ask for the state of a container that starts only when it runs, or has failed. So a thread
-    asks, and signal handlers can run here meanwhile.
-    """
-
-    def __init__(self, container: Container, stop: Callable[[], object], on_running: Callable[[], None] | None) -> None:
-        import threading
-
-        self._container = container
-        self._stop = stop
-        self._on_running = on_running
-        self._running = False
-        self._closing = threading.Event()
-        self._fd, self._theirs = os.pipe()
-        self._thread = threading.Thread(target=self._look, name="lxccopy-watch", daemon=True)
-
-    def _look(self) -> None:
-        import signal
-
-        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())  # they are the main thread's, to wake it
-        while not self._closing.wait(0.01):  # before it answers at all; liblxc itself would look once a second
-            if self._container.running:
-                self._running = True
-                os.write(self._theirs, b"\n")
-                return
-
-    def wait(self, socket: int) -> None:
-        """Wait until it has stopped, and call on_running when it runs."""
-        self._thread.start()
-        if self._fd in _raw.wait_any([socket, self._fd]) and self._on_running is not None:
-            self._on_running()
-        _raw.wait_readable(socket)
-
-    def end(self, socket: int, helper: int) -> None:
-        """Stop it; or what there is of it, where it does not run yet."""
-        if self._running:
-            self._stop()
-            await_or_kill(socket, helper, self._container.name)
-        else:
-            end_start(socket, helper, self._container.name)
-
-    def close(self) -> None:
-        """Let the thread end."""
-        self._closing.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-        os.close(self._fd)
-        os.close(self._theirs)
 
 
 def _duplicates(*fds: int) -> list[int]:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "lxccopy_ffi"
 
 LAYERS = (
     {"errors", "faults", "names", "notices"},
-    {"_raw", "cgroups", "processes", "spawner", "container"},
+    {"_raw", "cgroups", "processes", "spawner", "children", "foreground", "container"},
     {
         "mounts",
         "relocate",
@@ -51,7 +51,9 @@ SIDEWAYS = {
     "names": {"errors"},
     "cgroups": {"_raw"},
     "spawner": {"_raw", "cgroups", "processes"},
-    "container": {"_raw", "cgroups", "processes", "spawner"},
+    "children": {"_raw"},
+    "foreground": {"_raw", "spawner"},
+    "container": {"_raw", "cgroups", "children", "foreground", "processes", "spawner"},
     "rdepends": {"identity", "locking"},
     "removal": {"identity", "ledger", "locking", "rdepends", "storage", "tmpfs", "userns"},
     "subids": {"storage", "tmpfs"},
