@@ -127,6 +127,13 @@ def above_stdio(fd: int) -> int:
         os.close(fd)
 
 
+def private(fd: int) -> int:
+    """Return a descriptor that liblxc gave us, above 2 and close-on-exec, which it is not in every version."""
+    fd = above_stdio(fd)
+    os.set_inheritable(fd, False)  # noqa: FBT003 - it takes no keyword
+    return fd
+
+
 def fail(path: str = "") -> OSError:
     """Return the OSError for the errno that the last function of ours left."""
     error = ffi.errno
