@@ -13,7 +13,14 @@ from contextlib import contextmanager
 from . import _raw, cgroups
 from ._raw import ffi, lib
 from .children import Child
-from .errors import ContainerExistsError, ContainerNotFoundError, LiblxcError, OptionError, UnsupportedError
+from .errors import (
+    ContainerExistsError,
+    ContainerNotFoundError,
+    LiblxcError,
+    LxcCopyError,
+    OptionError,
+    UnsupportedError,
+)
 from .faults import reach
 from .foreground import Watch
 from .names import (
@@ -106,7 +113,7 @@ class Container:
 
     _pointer: _Container | None = None
     monitor_pid = 0
-    """The process id of the monitor that start() has left; 0 where there is none."""
+    """The process id of the monitor, as far as it was looked at; 0 where there is none."""
 
     guard: Guard | None = None
     """What start() made to end the container when we die."""
@@ -703,7 +710,7 @@ class Container:
         """
         if self._monitor >= 0 and self.wait_gone(0):
             return  # what has our name now, if anything, is another container
-        self._watch_monitor()
+        self.watch_monitor()
         if self._children and self.state == "FROZEN":
             lib.container_unfreeze(self._c)  # nobody in it could die before
         with self._lock:  # not in the middle of an attach
@@ -729,7 +736,7 @@ class Container:
         Reproduces: lxcapi_shutdown(). Differs: waits for the monitor, not the state, and a signal can interrupt it.
         """
         check_seconds("timeout", timeout)
-        self._watch_monitor()
+        self.watch_monitor()
         if self.running:
             self._mark()
             if not lib.container_shutdown(self._c, 0) and self.running:
@@ -822,7 +829,7 @@ class Container:
     @contextmanager
     def _held_monitor(self) -> Iterator[set[int]]:
         """Have a pidfd of the monitor, if there is one, that no other thread closes."""
-        self._watch_monitor()
+        self.watch_monitor()
         try:
             monitor = {_raw.above_stdio(os.dup(self._monitor))}
         except OSError:
@@ -875,7 +882,7 @@ class Container:
         """Those that have not ended yet; the others are waited for."""
         return [child for child in self._children if child.wait(0) is None]
 
-    def _watch_monitor(self) -> None:
+    def watch_monitor(self) -> None:
         """Hold the monitor's pidfd: it is the parent of the container's init."""
         if self._monitor >= 0:
             return
@@ -890,7 +897,7 @@ class Container:
                 raise ProcessLookupError
         except OSError:
             return  # it has ended meanwhile
-        self._monitor = pidfd
+        self._monitor, self.monitor_pid = pidfd, monitor
         self.cgroups = cgroups.of_process(monitor, self.name) | cgroups.of_process(init, self.name)
 
     def _forget_monitor(self) -> None:
@@ -1286,6 +1293,38 @@ class Container:
                 "this process ignores SIGCHLD, so liblxc would lose its children",
                 "call signal.signal(signal.SIGCHLD, signal.SIG_DFL) first",
             )
+
+
+def ask_state(name: str, lxcpath: StrPath | None, patience: float) -> tuple[str, int]:
+    """Return the state of a container, and the process id of its init, -1 where it has none.
+
+    Args:
+        name: Its name.
+        lxcpath: The directory that holds it.
+        patience: How long to wait for an answer, in seconds: liblxc gives none while it starts, which a hook can make
+            last for ever. It is called STARTING then, and a thread is left that waits for it.
+
+    Raises:
+        LxcCopyError: As Container does.
+    """
+    import threading
+
+    answers: list[tuple[str, int]] = []
+    failures: list[LxcCopyError] = []
+
+    def ask() -> None:
+        try:
+            with Container(name, lxcpath) as container:
+                answers.append((container.state, container.init_pid))
+        except LxcCopyError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=ask, name="lxccopy-state", daemon=True)
+    thread.start()
+    thread.join(patience)
+    if failures:
+        raise failures.pop()  # nothing here refers to it then: what failed would stay open until a garbage collection
+    return answers[0] if answers else ("STARTING", -1)
 
 
 def _duplicates(*fds: int) -> list[int]:

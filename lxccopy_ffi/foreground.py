@@ -22,6 +22,9 @@ if TYPE_CHECKING:
         def running(self) -> bool:
             """Whether it runs."""
 
+        def watch_monitor(self) -> None:
+            """Hold its monitor."""
+
 
 class Watch:
     """A container in the foreground: waits for its end, and ends it.
@@ -54,8 +57,10 @@ class Watch:
     def wait(self, socket: int) -> None:
         """Wait until it has stopped, and call on_running when it runs."""
         self._thread.start()
-        if self._fd in _raw.wait_any([socket, self._fd]) and self._on_running is not None:
-            self._on_running()
+        if self._fd in _raw.wait_any([socket, self._fd]):
+            self._container.watch_monitor()
+            if self._on_running is not None:
+                self._on_running()
         _raw.wait_readable(socket)
 
     def end(self, socket: int, helper: int) -> None:

@@ -32,6 +32,7 @@ def look(c: Container) -> None:
     error: Exception = c.failure("look at")
     print(texts, flags, numbers, lists, error, c.guard)
     c.require_defined()
+    c.watch_monitor()
 
 
 def change(c: Container) -> None:
