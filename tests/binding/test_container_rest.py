@@ -223,6 +223,16 @@ def test_containers(running: Container, lxcpath: str) -> None:
     assert [running.name] == containers(Path(lxcpath), defined=False)
 
 
+def test_containers_without_configuration(running: Container, lxcpath: str) -> None:
+    """A container that runs is listed also when its configuration is gone, but not among the defined ones."""
+    os.rename(running.config_file, f"{running.config_file}.away")
+    try:
+        both = sorted(["base", running.name])
+        assert [both, ["base"]] == [containers(lxcpath), containers(lxcpath, active=False)]
+    finally:
+        os.rename(f"{running.config_file}.away", running.config_file)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -405,6 +415,32 @@ def test_wait_leaves_nothing(running: Container) -> None:
     assert before == left()
 
 
+def test_wait_gives_its_handle_back(running: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handle with which a wait looks is given back to liblxc once."""
+    given: list[object] = []
+
+    def put(pointer: Any) -> int:
+        given.append(pointer)
+        return lib.lxc_container_put(pointer)
+
+    monkeypatch.setattr("lxccopy_ffi.waiting.lib", Replaced(lxc_container_put=put))
+    assert running.wait("RUNNING", 10)
+    deadline = time.monotonic() + 10
+    while not given and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert 1 == len(given)
+
+
+class Replaced:
+    """The functions of the extension, some of them replaced."""
+
+    def __init__(self, **functions: object) -> None:
+        self._functions = functions
+
+    def __getattr__(self, name: str) -> object:
+        return self._functions.get(name) or getattr(lib, name)
+
+
 # Its own snapshots
 
 
@@ -428,6 +464,18 @@ def test_snapshots(stopped: Container) -> None:
     stopped.destroy_snapshots()
     assert [] == stopped.snapshots()
     stopped.destroy_snapshots()
+
+
+def test_order_of_snapshots(stopped: Container) -> None:
+    """Snapshots are listed in the order in which they were made, also beyond the tenth."""
+    for number in range(12):
+        directory = Path(stopped.directory, f"snaps/snap{number}")
+        directory.mkdir(parents=True)
+        (directory / "config").touch()
+    try:
+        assert [f"snap{number}" for number in range(12)] == [snapshot.name for snapshot in stopped.snapshots()]
+    finally:
+        shutil.rmtree(f"{stopped.directory}/snaps")
 
 
 def test_restored_snapshot(stopped: Container) -> None:
@@ -507,8 +555,8 @@ def test_destroy_with_snapshots(stopped: Container, number: int) -> None:
     with stopped.clone("restored", flags=CloneFlag.KEEPNAME | CloneFlag.SNAPSHOT) as full:
         for _ in range(number):
             full.snapshot()
-        shutil.rmtree(f"/run/lxc/lock{full.directory}", ignore_errors=True)
         full.destroy_with_snapshots()
+        shutil.rmtree(f"/run/lxc/lock{full.directory}", ignore_errors=True)
         assert not os.path.lexists(full.directory)
         for use in (full.snapshot, full.destroy_with_snapshots):
             with pytest.raises(ContainerNotFoundError):
@@ -541,16 +589,6 @@ def test_long_cgroup_item(running: Container, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("lxccopy_ffi.container.lib", Replaced(container_get_cgroup_item=get))
     assert "x" * 10_000 == running.cgroup_item("memory.stat")
-
-
-class Replaced:
-    """The functions of the extension, some of them replaced."""
-
-    def __init__(self, **functions: object) -> None:
-        self._functions = functions
-
-    def __getattr__(self, name: str) -> object:
-        return self._functions.get(name) or getattr(lib, name)
 
 
 def test_cgroup_items_that_fail(running: Container) -> None:
