@@ -901,9 +901,9 @@ class Container:
         self.cgroups = cgroups.of_process(monitor, self.name) | cgroups.of_process(init, self.name)
 
     def _forget_monitor(self) -> None:
-        if self._monitor >= 0:
-            os.close(self._monitor)
-            self._monitor = -1
+        monitor, self._monitor = self._monitor, -1  # first, as an interrupted close() may be repeated
+        if monitor >= 0:
+            os.close(monitor)
 
     # Commands in it
 
