@@ -146,7 +146,7 @@ class _Candidate:
             except FileNotFoundError:
                 return self._judge_without_ledger(everything=everything)
             self._stack.callback(os.close, fd)
-            return self._judge_ledger(fd)
+            return self._judge_ledger(fd, everything=everything)
         except _Leave as leave:
             return self._left(leave.reason) if leave.reason else None
         except FileNotFoundError:
@@ -161,7 +161,7 @@ class _Candidate:
         if not ledger.lock(fd, self._directory):
             raise _Leave
 
-    def _judge_ledger(self, fd: int) -> Orphan:
+    def _judge_ledger(self, fd: int, *, everything: bool) -> Orphan:
         status = os.fstat(fd)
         if status.st_uid != os.geteuid() or not ledger.lock(fd, f"{self._directory}/{FILE}"):
             raise _Leave  # another user's, or somebody has it
@@ -171,6 +171,8 @@ class _Candidate:
         self._check_gone(record)
         if self._hidden and record.task != "rename":
             return self._orphan("its maker died")
+        if record.detached and not record.started and not everything:
+            raise _Leave  # it was made for others to start
         self._check_stopped(record.name)
         if record.task == "rename":
             self._check_stopped(str(record.entries["to"]))

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Cli, Left, cgroups, mounts, require
-from live_helpers import changes, configure, has, plain, removed, running, script, settings, tree
+from live_helpers import await_guards, changes, configure, has, plain, removed, running, script, settings, tree
 
 from lxccopy_ffi import (
     Container,
@@ -54,14 +54,6 @@ def call(lxcpath: str, step: str, *arguments: str) -> subprocess.CompletedProces
         cwd=ROOT,
         env={**os.environ, "LXCCOPY_KILL_AT": step},
     )
-
-
-def await_guards(lxcpath: str) -> None:
-    """Wait until those who end what was running when its maker died have done so."""
-    deadline = time.monotonic() + 20
-    while any(line.startswith(f"[lxccopy guard] {lxcpath} ") for _, line in command_lines()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @contextmanager
@@ -393,7 +385,7 @@ def test_links_lead_nowhere(lxcpath: str, tmp_path: Path) -> None:
 
 HOSTILE_BASES = {
     "dots": "{path}/x/..\nvictim\n",
-    "name with dots": "{path}\n../victim\n",
+    "name with dots": "{path}/x\n../victim\n",
     "name with a slash": "{path}\nx/../victim\n",
     "nothing": "\n\n",
     "null": "{path}\0\nvictim\n",
@@ -905,3 +897,20 @@ def test_list_while_reaping(lxcpath: str) -> None:
         end.set()
         thread.join()
     assert [] == errors
+
+
+def test_copy_for_others_to_start(lxcpath: str) -> None:
+    """A copy that was made, but left to others to start, is no orphan before all that stands still shall go."""
+    with removed(lxcpath, "copy"):
+        program = """
+import sys
+from lxccopy_ffi import EphemeralCopy
+copy = EphemeralCopy("base", "copy", lxcpath=sys.argv[1])
+copy.create()
+copy.detach()
+"""
+        subprocess.run([sys.executable, "-c", program, lxcpath], check=True, cwd=ROOT)
+        assert [] == reap(lxcpath)
+        assert os.path.isfile(f"{lxcpath}/copy/config")
+        assert ["removed"] == [found.action for found in reap(lxcpath, everything=True)]
+        assert not os.path.exists(f"{lxcpath}/copy")
