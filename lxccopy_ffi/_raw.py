@@ -130,6 +130,13 @@ def above_stdio(fd: int) -> int:
         os.close(fd)
 
 
+def private(fd: int) -> int:
+    """Return a descriptor that liblxc gave us, above 2 and close-on-exec, which it is not in every version."""
+    fd = above_stdio(fd)
+    os.set_inheritable(fd, False)  # noqa: FBT003 - it takes no keyword
+    return fd
+
+
 def require_descriptors() -> None:
     """Refuse to begin with too few descriptors: what then fails halfway could not be undone either.
 

@@ -78,9 +78,9 @@ class Guard:
         Args:
             tidy: It shall still remove the container when that has stopped.
         """
-        plan, self._plan = self._plan, None
-        if plan is not None:
-            lib.lxccopy_dismiss(plan, tidy)
+        if self._plan is not None:
+            lib.lxccopy_dismiss(self._plan, tidy)  # which does nothing when repeated, after an interrupt
+            self._plan = None
 
     def __del__(self) -> None:
         if self._plan is not None and self._plan.guard > 0:
