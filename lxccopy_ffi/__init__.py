@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .listing import Copy, copies
     from .mounts import Mount
     from .orphans import Orphan, reap
+    from .pool import Pool
 
 # What most runs do not need is imported when it is first asked for.
 _LATE = {
@@ -38,6 +39,7 @@ _LATE = {
     "Finding": "checks",
     "Mount": "mounts",
     "Orphan": "orphans",
+    "Pool": "pool",
     "check": "checks",
     "copies": "listing",
     "create_base": "base",
@@ -61,6 +63,7 @@ __all__ = [
     "Mount",
     "OptionError",
     "Orphan",
+    "Pool",
     "UnsupportedError",
     "__version__",
     "check",

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from conftest import ROOT
 
 from lxccopy_ffi import Container, EphemeralCopy, _raw, clone, create_base
 from lxccopy_ffi.locking import forget_lock
+from lxccopy_ffi.processes import command_lines
 from lxccopy_ffi.removal import discard
 
 # Who the root of an id-mapped container is on the host.
@@ -186,6 +188,14 @@ def running(lxcpath: str, name: str) -> bool:
     """Whether a container runs."""
     with Container(name, lxcpath) as container:
         return container.running
+
+
+def await_guards(lxcpath: str) -> None:
+    """Wait until those who end what was running when its maker died have done so."""
+    deadline = time.monotonic() + 20
+    while any(line.startswith(f"[lxccopy guard] {lxcpath} ") for _, line in command_lines()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def has(program: str) -> bool:

@@ -39,7 +39,7 @@ LAYERS = (
         "ordinary",
         "checks",
     },
-    {"ephemeral", "listing", "orphans"},
+    {"ephemeral", "listing", "orphans", "stock", "pool"},
     {"options", "meter", "upkeep", "cli", "__init__", "__main__"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
@@ -65,6 +65,8 @@ SIDEWAYS = {
     "request": {"command", "terminal"},
     "base": {"clone", "subids", "userns"},
     "checks": {"base", "storage", "tmpfs"},
+    "stock": {"ephemeral"},
+    "pool": {"ephemeral", "stock"},
     "cli": {"meter", "options", "upkeep", "__init__"},
     "upkeep": {"options"},
     "__main__": {"cli"},
