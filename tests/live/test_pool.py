@@ -356,7 +356,7 @@ UNCLOSED = {
     "functions": "done = [pool.submit(lambda: pool.run(['echo', '1'])) for _ in range(5)]",
     "an error": "time.sleep(0.2); raise KeyboardInterrupt",
     "exit": "done = pool.submit(['echo', '1']); sys.exit(5)",
-    "killed": "time.sleep(0.2); os.kill(os.getpid(), 9)",
+    "killed": "while len(pool._stock._idle) < 2: time.sleep(0.01)\nos.kill(os.getpid(), 9)",
 }
 
 

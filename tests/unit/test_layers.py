@@ -40,7 +40,7 @@ LAYERS = (
         "checks",
     },
     {"ephemeral", "listing", "orphans", "stock", "pool"},
-    {"options", "meter", "upkeep", "cli", "__init__", "__main__"},
+    {"options", "meter", "upkeep", "cli", "pytest_copies", "__init__", "__main__"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 MODULES = sorted(LEVEL)
