@@ -26,6 +26,7 @@ from .rename import rename
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .aio import AsyncEphemeralCopy, arun
     from .base import create_base
     from .checks import Finding, check
     from .listing import Copy, copies
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
 
 # What most runs do not need is imported when it is first asked for.
 _LATE = {
+    "AsyncEphemeralCopy": "aio",
     "Copy": "listing",
     "Finding": "checks",
     "Mount": "mounts",
     "Orphan": "orphans",
     "Pool": "pool",
+    "arun": "aio",
     "check": "checks",
     "copies": "listing",
     "create_base": "base",
@@ -50,6 +53,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessError",
+    "AsyncEphemeralCopy",
     "CloneFlag",
     "Container",
     "ContainerExistsError",
@@ -66,6 +70,7 @@ __all__ = [
     "Pool",
     "UnsupportedError",
     "__version__",
+    "arun",
     "check",
     "clone",
     "copies",

@@ -39,7 +39,7 @@ LAYERS = (
         "ordinary",
         "checks",
     },
-    {"ephemeral", "listing", "orphans", "stock", "pool"},
+    {"ephemeral", "listing", "orphans", "stock", "pool", "aio"},
     {"options", "meter", "upkeep", "cli", "pytest_copies", "__init__", "__main__"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
@@ -67,6 +67,7 @@ SIDEWAYS = {
     "checks": {"base", "storage", "tmpfs"},
     "stock": {"ephemeral"},
     "pool": {"ephemeral", "stock"},
+    "aio": {"ephemeral"},
     "cli": {"meter", "options", "upkeep", "__init__"},
     "upkeep": {"options"},
     "__main__": {"cli"},
