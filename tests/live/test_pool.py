@@ -318,6 +318,7 @@ def test_forked_child(lxcpath: str) -> None:
                         pool.run(["true"])
                     stack.close()
                     pool.shutdown()
+                    until(no_keepers)
                     status = 0
                 finally:
                     os._exit(status)
@@ -365,10 +366,36 @@ def test_unclosed_pool(lxcpath: str, way: str) -> None:
     """A program that ends without closing its pool ends, what it submitted is done, and nothing is left."""
     result = program(lxcpath, UNCLOSED[way])
     expected = {"an error": -signal.SIGINT, "exit": 5, "killed": -signal.SIGKILL}.get(way, 0)
+    if way not in {"in a daemon", "killed"}:
+        assert set() == names(lxcpath)
     assert expected == result.returncode
     assert {"submitted": 5, "functions": 5, "exit": 1}.get(way, 0) == result.stdout.count("1")
     assert "KeyboardInterrupt" in result.stderr if way == "an error" else not result.stderr
     await_guards(lxcpath)
+
+
+def test_end_of_python(lxcpath: str) -> None:
+    """An unclosed pool is closed like any other one, and says so, before Python ends."""
+    script = (
+        "pool = Pool('base', 2, lxcpath=sys.argv[1], on_event=lambda event, _: print(event))\n"
+        "while len(pool._stock._idle) < 2: time.sleep(0.01)\n"
+    )
+    assert ["created", "created", "removed", "removed", "started", "started"] == sorted(
+        program(lxcpath, script).stdout.split()
+    )
+
+
+def test_nothing_is_left_open(lxcpath: str) -> None:
+    """After many commands there are as many descriptors and threads as before."""
+    with Pool("base", 4, lxcpath=lxcpath) as pool:
+        pool.run(["true"])
+    until(no_threads)
+    before = len(os.listdir("/proc/self/fd"))
+    with Pool("base", 4, lxcpath=lxcpath) as pool:
+        list(pool.map([["true"]] * 50))
+    until(no_threads)
+    del pool
+    assert before == len(os.listdir("/proc/self/fd"))
 
 
 def test_error_in_the_with_block(lxcpath: str) -> None:
