@@ -16,7 +16,7 @@ from .base import create_base
 from .checks import MISSING, check
 from .container import Container
 from .ephemeral import EphemeralCopy
-from .errors import AccessError, LiblxcMissingError, UnsupportedError
+from .errors import AccessError, LiblxcError, LiblxcMissingError, UnsupportedError
 from .locking import lock_directory
 from .removal import discard
 
@@ -66,18 +66,24 @@ class Base:
 
 
 def open_base(config: pytest.Config, factory: pytest.TempPathFactory) -> Base:
-    """Return the base that the options name, or make one; skip where there can be no containers."""
+    """Return the base that the options name, or make one; skip where no copy of it can be started."""
     name = config.getoption("--lxc-base")
     with ExitStack() as undo:
         directory = _directory(factory, keep=config.getoption("--lxc-keep"))
         undo.callback(shutil.rmtree, directory)
         try:
-            lacks = [finding for finding in check(None if name else directory) if finding.state == MISSING]
-            if lacks and not name:
-                _refuse(config, "; ".join(f"{one.name}: {one.text}" for one in lacks))
             base = _open_given(name, config, directory) if name else _make(directory)
+            if not name:
+                undo.callback(discard, base.name, base.lxcpath)
+            with EphemeralCopy(base.name, lxcpath=base.lxcpath, tmpfs=True):
+                pass
         except (AccessError, LiblxcMissingError, UnsupportedError) as error:
             _refuse(config, str(error))
+        except LiblxcError as error:  # why, the machine may know better
+            lacks = [f"; {one.name}: {one.text}" for one in check(base.lxcpath) if one.state == MISSING]
+            if not lacks:
+                raise
+            _refuse(config, f"{error}{''.join(lacks)}")
         undo.pop_all()
     return base
 
