@@ -29,21 +29,29 @@ if TYPE_CHECKING:
     from .aio import AsyncEphemeralCopy, arun
     from .base import create_base
     from .checks import Finding, check
+    from .children import Child
+    from .console import Console
+    from .inventory import containers
     from .listing import Copy, copies
     from .mounts import Mount
     from .orphans import Orphan, reap
     from .pool import Pool
+    from .snapshots import Snapshot
 
 # What most runs do not need is imported when it is first asked for.
 _LATE = {
     "AsyncEphemeralCopy": "aio",
+    "Child": "children",
+    "Console": "console",
     "Copy": "listing",
     "Finding": "checks",
     "Mount": "mounts",
     "Orphan": "orphans",
     "Pool": "pool",
+    "Snapshot": "snapshots",
     "arun": "aio",
     "check": "checks",
+    "containers": "inventory",
     "copies": "listing",
     "create_base": "base",
     "reap": "orphans",
@@ -54,7 +62,9 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessError",
     "AsyncEphemeralCopy",
+    "Child",
     "CloneFlag",
+    "Console",
     "Container",
     "ContainerExistsError",
     "ContainerNotFoundError",
@@ -68,11 +78,13 @@ __all__ = [
     "OptionError",
     "Orphan",
     "Pool",
+    "Snapshot",
     "UnsupportedError",
     "__version__",
     "arun",
     "check",
     "clone",
+    "containers",
     "copies",
     "create_base",
     "default_lxcpath",

@@ -282,9 +282,10 @@ class EphemeralCopy:
         return request.run(self.container)
 
     def note_command(self, argv: list[str]) -> None:
-        """Say in the ledger what runs in the copy now."""
+        """Say in the ledger what runs in the copy now, where there is room for it: it is only for those who look."""
         if self._claim is not None:
-            self._claim.ledger.add_command(argv)
+            with suppress(OSError):
+                self._claim.ledger.add_command(argv)
 
     def detach(self) -> None:
         """Leave the copy running: close() then does nothing. It is removed when it stops, unless its data is kept."""
@@ -598,9 +599,9 @@ class EphemeralCopy:
             self._tell("removed")
 
     def _close_memory(self) -> None:
-        if self._memory >= 0:
-            os.close(self._memory)
-            self._memory = -1
+        fd, self._memory = self._memory, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _check_tmpfs(
