@@ -377,7 +377,7 @@ def test_unclosed_pool(lxcpath: str, way: str) -> None:
 def test_end_of_python(lxcpath: str) -> None:
     """An unclosed pool is closed like any other one, and says so, before Python ends."""
     script = (
-        "pool = Pool('base', 2, lxcpath=sys.argv[1], on_event=lambda event, _: print(event, end=' '))\n"
+        "pool = Pool('base', 2, lxcpath=sys.argv[1], on_event=lambda event, _: os.write(1, f'{event} '.encode()))\n"
         "while len(pool._stock._idle) < 2: time.sleep(0.01)\n"
     )
     assert ["created", "created", "removed", "removed", "started", "started"] == sorted(
