@@ -26,6 +26,7 @@ from .rename import rename
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .aio import AsyncEphemeralCopy, arun
     from .base import create_base
     from .checks import Finding, check
     from .children import Child
@@ -34,17 +35,21 @@ if TYPE_CHECKING:
     from .listing import Copy, copies
     from .mounts import Mount
     from .orphans import Orphan, reap
+    from .pool import Pool
     from .snapshots import Snapshot
 
 # What most runs do not need is imported when it is first asked for.
 _LATE = {
+    "AsyncEphemeralCopy": "aio",
     "Child": "children",
     "Console": "console",
     "Copy": "listing",
     "Finding": "checks",
     "Mount": "mounts",
     "Orphan": "orphans",
+    "Pool": "pool",
     "Snapshot": "snapshots",
+    "arun": "aio",
     "check": "checks",
     "containers": "inventory",
     "copies": "listing",
@@ -56,6 +61,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessError",
+    "AsyncEphemeralCopy",
     "Child",
     "CloneFlag",
     "Console",
@@ -71,9 +77,11 @@ __all__ = [
     "Mount",
     "OptionError",
     "Orphan",
+    "Pool",
     "Snapshot",
     "UnsupportedError",
     "__version__",
+    "arun",
     "check",
     "clone",
     "containers",

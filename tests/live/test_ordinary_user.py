@@ -506,3 +506,19 @@ def test_no_cgroups(user: World, layout: str) -> None:
         config.write_text(text)
     assert 125 == done.returncode
     assert done.stderr.endswith("systemd-run --user --scope -p Delegate=yes -- COMMAND\n")
+
+
+def test_pytest_plugin(user: World) -> None:
+    """The plugin for pytest works for a user, with a base of its own and with one of the user's."""
+    tests = user.home / "test_it.py"
+    tests.write_text(
+        "def test_copy(lxc_copy): assert lxc_copy.run(['test', '-w', '/etc/hostname']).returncode == 0\n"
+        "def test_pool(lxc_pool): assert lxc_pool.run(['true']).returncode == 0\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--lxc-required", str(tests)]
+    for options in ([], ["--lxc-base=base"]):
+        done = user.run(*command, *options, "--basetemp", str(user.home / "tmp"))
+        assert (0, "2 passed") == (done.returncode, done.stdout.splitlines()[-1][:8]), done.stdout
+    tests.unlink()
+    shutil.rmtree(user.home / "tmp", ignore_errors=True)
+    assert [] == [path for path in Path("/tmp").glob("lxccopy-pytest-*") if path.stat().st_uid == UID]

@@ -53,8 +53,8 @@ LAYERS = (
         "ordinary",
         "checks",
     },
-    {"ephemeral", "listing", "orphans"},
-    {"options", "meter", "upkeep", "cli", "__init__", "__main__"},
+    {"ephemeral", "listing", "orphans", "stock", "pool", "aio"},
+    {"options", "meter", "upkeep", "cli", "pytest_copies", "__init__", "__main__"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 MODULES = sorted(LEVEL)
@@ -98,6 +98,9 @@ SIDEWAYS = {
     "request": {"command", "terminal"},
     "base": {"clone", "subids", "userns"},
     "checks": {"base", "storage", "tmpfs"},
+    "stock": {"ephemeral"},
+    "pool": {"ephemeral", "stock"},
+    "aio": {"ephemeral"},
     "cli": {"meter", "options", "upkeep", "__init__"},
     "upkeep": {"options"},
     "__main__": {"cli"},
