@@ -170,9 +170,10 @@ def _opened(path: str, name: str) -> Iterator[IO[bytes]]:
         fd = openat2(root, name, os.O_RDONLY | os.O_NONBLOCK, IN_ROOT)
     finally:
         os.close(root)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise UnsupportedError(f"{path}/{name} is no file")
     with open(fd, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UnsupportedError(f"{path}/{name} is no file")
         yield file
 
 

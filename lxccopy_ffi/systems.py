@@ -20,7 +20,8 @@ _SHELL = "bin/sh"
 _COMMON = (
     ("lxc.tty.max", "1"),
     ("lxc.pty.max", "1024"),
-    ("lxc.cap.drop", "sys_module mac_admin mac_override sys_time"),
+    # as LXC's own common.conf; with sys_rawio systemd would also try to mount debugfs in a user namespace
+    ("lxc.cap.drop", "sys_module sys_rawio mac_admin mac_override sys_time"),
     ("lxc.mount.auto", "proc:mixed sys:mixed cgroup:mixed"),
 )
 

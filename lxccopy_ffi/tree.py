@@ -173,7 +173,7 @@ class Tree:
         """Give directories their times, which are other ones since something was put into them."""
         self._forget_parent()
         for path, time in self._times.items():
-            with suppress(OSError), self._opened(path) as directory:  # it may have been replaced
+            with suppress(OSError, UnsupportedError), self._opened(path) as directory:  # it may have been replaced
                 os.utime(f"/proc/self/fd/{directory}", ns=(time, time))
 
     @property

@@ -140,8 +140,8 @@ def serve(function: Callable[..., object], arguments: list[object], keywords: di
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         said = [function(*arguments, **keywords), 0, "", None]
+    except LxcCopyError as error:  # of which some are an OSError, too
+        said = [None, 0, str(error), type(error).__name__]
     except OSError as error:
         said = [None, error.errno or errno.EIO, error.strerror, error.filename]
-    except LxcCopyError as error:
-        said = [None, 0, str(error), type(error).__name__]
     write_all(1, json.dumps(said).encode())
