@@ -201,7 +201,8 @@ def _unpack(base: Container, source: str, idmap: list[str], progress: Progress |
         from . import userns
 
         counts = [(0, count) for _, count in ranges]
-        found, notes = userns.call("sources", "unpack_mapped", source, base.directory, counts, os.getpid())
+        words = (source, base.directory, counts, os.getpid())
+        found, notes = userns.call("sources", "unpack_mapped", *words, report=progress)
     else:
         if ranges:
             os.chown(base.directory, ranges[0][0], -1)

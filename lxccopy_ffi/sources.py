@@ -14,6 +14,7 @@ from .names import check_file
 from .oci import Image, is_image
 from .removal import remove_tree
 from .tree import Member, Tree, some
+from .userns import tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,11 +137,12 @@ def unpack_mapped(path: str, directory: str, ids: Sequence[Range], caller: int) 
     """
     os.chown(directory, 0, -1)
 
-    def check_caller(_: int, __: int) -> None:
+    def tell_caller(done: int, total: int) -> None:
         if os.getppid() != caller:
             raise UnsupportedError("nobody waits for it any more")
+        tell(done, total)
 
-    return unpack(path, directory, ids, check_caller, adopt=True)
+    return unpack(path, directory, ids, tell_caller, adopt=True)
 
 
 class _Report:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import lzma
 import os
@@ -58,12 +57,11 @@ def node(name: str, major: int, minor: int, kind: bytes = tarfile.CHRTYPE) -> Pa
 
 def tar(*members: Packed) -> bytes:
     """An archive, as it is: no name, link or size is checked."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as archive:
-        for member in members:
-            header, content = member if isinstance(member, tuple) else (member, b"")
-            archive.addfile(header, io.BytesIO(content) if content else None)
-    return out.getvalue()
+    parts = []
+    for member in members:
+        header, content = member if isinstance(member, tuple) else (member, b"")
+        parts += [header.tobuf(tarfile.PAX_FORMAT, "utf-8"), content, bytes(-len(content) % tarfile.BLOCKSIZE)]
+    return b"".join(parts) + bytes(2 * tarfile.BLOCKSIZE)
 
 
 def tar_of(path: Path) -> bytes:

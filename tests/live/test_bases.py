@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from archives import PACKERS, Layout, contents, directory, docker_save, file, hard, link, node, tar, tar_of
 from conftest import Cli, Left, debian_archive, require
 from live_helpers import MAPPED_ROOT, Player, has, removed, settings, traversable, with_subordinate_ids
-from user_world import FIRST, V1, World, world
+from user_world import FIRST, UID, V1, World, world
 
 from lxccopy_ffi import Container, EphemeralCopy, LxcCopyError, OptionError, create_base
 
@@ -270,7 +271,7 @@ def test_ordinary_user(user: World, busybox: Path, layout: Path, kind: str) -> N
     else:
         data = tar_of(busybox)
         source.write_bytes(docker_save(data) if kind == "docker save" else PACKERS[kind](data))
-    subprocess.run(["chown", "-hR", f"{user.home.stat().st_uid}", source], check=True)
+    subprocess.run(["chown", "-hR", f"{UID}:{UID}", source], check=True)
     try:
         made = user.lxccopy("-q", "--create-base", "new", "--from", str(source))
         assert (0, "", "") == (made.returncode, made.stdout, made.stderr)
@@ -280,6 +281,52 @@ def test_ordinary_user(user: World, busybox: Path, layout: Path, kind: str) -> N
     finally:
         shutil.rmtree(user.lxcpath / "new", ignore_errors=True)
         subprocess.run(["rm", "-rf", source], check=True)
+
+
+_PROGRESS = """
+import sys
+from lxccopy_ffi import create_base
+seen = []
+create_base("new", sys.argv[1], progress=lambda *now: seen.append(now)).close()
+print(len(seen) > 0, all(0 <= done <= total for done, total in seen))
+"""
+
+
+def test_ordinary_user_sees_progress(user: World, busybox: Path) -> None:
+    """A user, too, is told how far it is."""
+    source = user.home / "source"
+    source.write_bytes(tar_of(busybox))
+    source.chmod(0o644)
+    try:
+        result = user.python(_PROGRESS, str(source))
+        assert (0, "True True\n", "") == (result.returncode, result.stdout, result.stderr)
+    finally:
+        source.unlink()
+        shutil.rmtree(user.lxcpath / "new", ignore_errors=True)
+
+
+def test_ordinary_user_is_killed(user: World) -> None:
+    """Killed halfway, a user's base is removed by one reap, and nobody goes on making it."""
+    source = user.home / "source"
+    source.write_bytes(LONG)
+    source.chmod(0o644)
+    words = [sys.executable, "-m", "lxccopy_ffi", "--create-base", "new", "--from", str(source)]
+    with subprocess.Popen(user.command(*words)) as process:
+        while process.poll() is None and not os.path.isdir(user.lxcpath / "new/rootfs/usr"):
+            pass
+        process.kill()
+    deadline = time.monotonic() + 20
+    while user.processes():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    try:
+        assert os.path.isdir(user.lxcpath / "new/rootfs")
+        reaped = user.lxccopy("--reap")
+        assert (0, "") == (reaped.returncode, reaped.stderr)
+        assert "new" not in os.listdir(user.lxcpath)
+    finally:
+        shutil.rmtree(user.lxcpath / "new", ignore_errors=True)
+        source.unlink()
 
 
 def test_ordinary_user_is_refused(user: World) -> None:

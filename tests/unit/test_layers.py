@@ -74,7 +74,7 @@ SIDEWAYS = {
     "copying": {"identity", "tree"},
     "oci": {"archive", "identity"},
     "systems": {"identity"},
-    "sources": {"archive", "copying", "oci", "removal", "systems", "tree"},
+    "sources": {"archive", "copying", "oci", "removal", "systems", "tree", "userns"},
     "base": {"clone", "sources", "storage", "subids", "systems", "userns"},
     "checks": {"base", "storage", "tmpfs"},
     "cli": {"meter", "options", "upkeep", "__init__"},

@@ -10,6 +10,7 @@ import shutil
 import stat
 import struct
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -397,8 +398,8 @@ def test_zstd_cut_off(place: Place) -> None:
 def test_no_zstd(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without zstd one sentence names the package, before anything is made."""
     monkeypatch.setattr(archive, "find_program", lambda _: "")
-    if hasattr(archive, "ZstdFile") or shutil.which("zstd") is None:
-        pytest.skip("this Python has zstd of its own")
+    if sys.version_info >= (3, 14) or not shutil.which("zstd"):
+        pytest.skip("this Python has zstd of its own, or the test has none")
     source = place.archive(PACKERS["tar.zst"](tar(file("a"))))
     with pytest.raises(UnsupportedError, match=r"the program zstd is not installed.*its package is zstd"):
         place.unpack(source)
@@ -477,7 +478,7 @@ def test_any_damage(data: st.DataObject) -> None:
     require(os.geteuid() == 0, "owners and device nodes are root's to set")
     whole = bytearray(tar(directory("a"), file("a/b", b"x" * 700), link("c", "a"), hard("d", "a/b"), node("n", 1, 3)))
     for _ in range(data.draw(st.integers(1, 4))):
-        whole[data.draw(st.integers(0, len(whole) - 8000))] = data.draw(st.integers(0, 255))
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     with tempfile.TemporaryDirectory() as top:
         place = Place(Path(top))
         source = place.archive(bytes(whole))
