@@ -40,6 +40,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lxccopy_ffi import AccessError, LxcCopyError, OptionError, UnsupportedError, archive, base, sources, systems
+from lxccopy_ffi.removal import remove_tree
 
 
 class Place:
@@ -231,8 +232,9 @@ def test_names_as_tar_has_them(place: Place) -> None:
 def test_deep_names(place: Place) -> None:
     """A deep name needs no directories in the archive, and a deeper one than the kernel takes is refused."""
     place.unpack(place.archive(tar(file("a/" * 1500 + "x"))))
+    remove_tree(str(place.rootfs))  # too deep for others
     with pytest.raises(AccessError, match="File name too long"):
-        Place(place.top / "second").unpack(place.archive(tar(file("a/" * 3000 + "x"))))
+        place.unpack(place.archive(tar(file("a/" * 3000 + "x"))))
 
 
 def test_devices(place: Place) -> None:
