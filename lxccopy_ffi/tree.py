@@ -36,7 +36,7 @@ _DEVICES = frozenset(
 _ALL_IDS = ((0, (1 << 32) - 1), (0, (1 << 32) - 1))
 
 # Far more than any system has.
-_MOST_MEMBERS = 10_000_000
+_MOST_MEMBERS = 4_000_000
 
 # More than ext4 can have in one file.
 _LARGEST = 1 << 44
@@ -168,6 +168,8 @@ class Tree:
             raise
         except OSError as error:
             raise AccessError(f"cannot write {member.path!r}: {error.strerror}") from error
+        except ValueError as error:  # null characters
+            raise UnsupportedError(f"{member.path!r} cannot be written: {error}") from error
 
     def finish(self) -> None:
         """Give directories their times, which are other ones since something was put into them."""
@@ -183,7 +185,7 @@ class Tree:
         if self._left_out:
             notes.append(f"{some(self._left_out)} left out: device nodes and sockets that no container needs")
         if self._without:
-            notes.append(f"{some(self._without)} without capabilities or access lists, which cannot be set here")
+            notes.append(f"{some(self._without)} without some attributes, which cannot be set here")
         return notes
 
     def leave_out(self, path: str) -> None:
@@ -307,11 +309,8 @@ class Tree:
             value = _shifted(key, value, self._ids)
         try:
             os.setxattr(path, key, value)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            if not key.startswith("user."):
-                self._without.append(member.path)
+        except OSError:
+            self._without.append(member.path)
 
     def _owner(self, member: Member) -> tuple[int, int]:
         for number, (_, count) in zip(member.owner, self._ids):

@@ -161,6 +161,14 @@ def test_all_is_kept(place: Place, kind: str) -> None:
     assert before == {path: item for path, item in place.outside().items() if path != "archive.tar"}
 
 
+def test_attribute_that_cannot_be_set(place: Place) -> None:
+    """An attribute that the file system does not take is left out with a notice."""
+    pax = {"SCHILY.xattr.user.big": "x" * 100_000, "SCHILY.xattr.user.small": "y"}
+    said = place.unpack(place.archive(tar(file("file", pax_headers=pax))))
+    assert "'file' without some attributes, which cannot be set here" in said
+    assert ["user.small"] == os.listxattr(place.rootfs / "file")
+
+
 def test_attributes_of_the_host(place: Place) -> None:
     """Labels, and what an overlay has written of its layers, are not copied."""
     keys = ("trusted.overlay.opaque", "user.overlay.redirect", "security.selinux", "trusted.x", "user.fine")
@@ -266,6 +274,10 @@ EVIL: dict[str, list[Packed]] = {
     "a hard link through a link": [link("a", "{top}/outside"), hard("b", "a/file")],
     "a hard link to a directory": [directory("a"), hard("b", "a")],
     "a hard link to what comes later": [hard("b", "a"), file("a")],
+    "a link with a null": [info("a", tarfile.SYMTYPE, pax_headers={"linkpath": "b\0c"})],
+    "a name with a null": [file("a", pax_headers={"path": "b\0c"})],
+    "an attribute with a null": [file("a", pax_headers={"SCHILY.xattr.user.\0": "b"})],
+    "an empty link": [link("a", "")],
     "a hard link to the root": [hard("b", ".")],
     "the root as a link": [link(".", "{top}/outside"), file("evil")],
     "the root as a file": [file("./")],
@@ -299,6 +311,8 @@ def test_evil_members(place: Place, kind: str) -> None:
         place.unpack(source)
     assert "\n" not in str(caught.value)
     assert before == place.outside()
+    if kind.startswith("a hard link"):
+        assert "is no file in it" in str(caught.value) or "lead" in str(caught.value)
 
 
 def test_links_are_replaced(place: Place) -> None:
@@ -389,12 +403,13 @@ def test_broken_archives(place: Place, kind: str) -> None:
     assert before == place.outside()
 
 
-def test_zstd_cut_off(place: Place) -> None:
-    """Half of what zstd has packed is an error, and so is a machine without zstd, which names the package."""
+@pytest.mark.parametrize("damage", [slice(-10), slice(-1), slice(-4)])
+def test_zstd_cut_off(place: Place, damage: slice) -> None:
+    """What zstd has packed and is cut off is refused, even if only its sum at the end is missing."""
     require(shutil.which("zstd"), "zstd is not installed")
     data = PACKERS["tar.zst"](tar(file("a", os.urandom(5000))))
     with pytest.raises(UnsupportedError, match=r"no tar archive that can be read|cut off"):
-        place.unpack(place.archive(data[:-10]))
+        place.unpack(place.archive(data[damage]))
 
 
 def test_no_zstd(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
