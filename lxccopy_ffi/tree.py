@@ -42,7 +42,8 @@ _MOST_MEMBERS = 4_000_000
 _LARGEST = 1 << 44
 
 # What is copied of a member's extended attributes; trusted ones, labels and an overlay's own belong to the host.
-_ATTRIBUTES = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
+_DEFAULT = "system.posix_acl_default"
+_ATTRIBUTES = ("security.capability", "system.posix_acl_access", _DEFAULT)
 
 # How layers of an image say what of those below is not there any more.
 _WHITEOUT = ".wh."
@@ -130,7 +131,7 @@ class Tree:
         found = os.statvfs(path)
         self._space = found.f_bavail * found.f_frsize * 9 // 10  # others write there, too
         self._members = min(_MOST_MEMBERS, found.f_favail or _MOST_MEMBERS)
-        self._times: dict[str, int] = {}
+        self._directories: dict[str, Member] = {}
         self._layer: set[str] | None = None
         self._parent = ("", -1)
         self._left_out: list[str] = []
@@ -172,11 +173,17 @@ class Tree:
             raise UnsupportedError(f"{member.path!r} cannot be written: {error}") from error
 
     def finish(self) -> None:
-        """Give directories their times, which are other ones since something was put into them."""
+        """Give directories what could only be given them when all was in them.
+
+        That is their times, and what else would have been handed down.
+        """
         self._forget_parent()
-        for path, time in self._times.items():
+        for path, member in self._directories.items():
             with suppress(OSError, UnsupportedError), self._opened(path) as directory:  # it may have been replaced
-                os.utime(f"/proc/self/fd/{directory}", ns=(time, time))
+                opened = f"/proc/self/fd/{directory}"
+                if _DEFAULT in member.attributes:
+                    self._set_attribute(opened, _DEFAULT, member.attributes[_DEFAULT], member)
+                os.utime(opened, ns=(_time(member), _time(member)))
 
     @property
     def notes(self) -> list[str]:
@@ -220,7 +227,7 @@ class Tree:
                 self._remove(parent, name)
                 os.mkdir(name, 0o700, dir_fd=parent)
         self._dress(parent, name, member)
-        self._times[path] = _time(member)
+        self._directories[path] = member
 
     def _make_file(self, parent: int, name: str, member: Member) -> None:
         if not 0 <= member.stored <= member.size <= _LARGEST:
@@ -286,7 +293,7 @@ class Tree:
         if member.kind != stat.S_IFDIR:
             raise UnsupportedError(f"the root of it, {member.path!r}, is no directory")
         self._dress(self._root, ".", member)
-        self._times["."] = _time(member)
+        self._directories["."] = member
 
     def _dress(self, parent: int, name: str, member: Member) -> None:
         """Give what was just made its owner, mode, attributes and times."""
@@ -297,7 +304,8 @@ class Tree:
             os.chown(path, *self._owner(member))
             os.chmod(path, member.mode)
             for key, value in member.attributes.items():
-                self._set_attribute(path, key, value, member)
+                if key != _DEFAULT:
+                    self._set_attribute(path, key, value, member)
             os.utime(path, ns=(time, time))
         finally:
             os.close(fd)

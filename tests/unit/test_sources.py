@@ -161,6 +161,18 @@ def test_all_is_kept(place: Place, kind: str) -> None:
     assert before == {path: item for path, item in place.outside().items() if path != "archive.tar"}
 
 
+def test_access_lists_are_not_handed_down(place: Place) -> None:
+    """A directory has its default access list, and what is in it only what it has itself."""
+    entries = (1, 7, 0xFFFFFFFF, 2, 7, 9, 4, 5, 0xFFFFFFFF, 16, 7, 0xFFFFFFFF, 32, 5, 0xFFFFFFFF)
+    top = place.top / "source"
+    (top / "a").mkdir(parents=True)
+    (top / "a/file").touch()
+    os.setxattr(top / "a", "system.posix_acl_default", struct.pack("<I" + "HHI" * 5, 2, *entries))
+    place.unpack(str(top))
+    assert ["system.posix_acl_default"] == os.listxattr(place.rootfs / "a")
+    assert [] == os.listxattr(place.rootfs / "a/file")
+
+
 def test_attribute_that_cannot_be_set(place: Place) -> None:
     """An attribute that the file system does not take is left out with a notice."""
     pax = {"SCHILY.xattr.user.big": "x" * 100_000, "SCHILY.xattr.user.small": "y"}
