@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A minimal base container made from the host's static busybox: no template, no download, no network in it."""
+"""A base container, without network: a minimal one from the host's static busybox, or one from what people have."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import os
 import stat
 from contextlib import ExitStack
 
+from . import notices
 from .clone import Claim
 from .container import Container
-from .errors import AccessError, ContainerExistsError, UnsupportedError
+from .errors import AccessError, ContainerExistsError, LxcCopyError, OptionError, UnsupportedError
+from .faults import reach
 from .names import check_name, check_path
+from .storage import find_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .names import StrPath
+
+    Progress = Callable[[int, int], None]
 
 _DIRECTORIES = {
     **dict.fromkeys(("bin", "sbin", "usr", "usr/bin", "usr/sbin", "etc", "etc/init.d", "home", "mnt", "opt"), 0o755),
@@ -43,7 +50,6 @@ _SECRETS = {"etc/shadow": "root:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7::
 _SCRIPTS = {"etc/init.d/rcS": "#!/bin/sh\n# Runs once at boot.\nip link set lo up 2>/dev/null\nexit 0\n"}
 
 _CONFIG = (
-    ("lxc.net.0.type", "empty"),
     # busybox init's own signals
     ("lxc.signal.halt", "SIGUSR1"),
     ("lxc.signal.reboot", "SIGTERM"),
@@ -61,53 +67,71 @@ FALLBACK_PATH = ("/bin", "/usr/bin")
 _PACKAGES = "Debian and Ubuntu: busybox-static; Fedora and Arch: busybox; Alpine: busybox-static"
 
 
-def create_base(name: str, *, lxcpath: StrPath | None = None) -> Container:
-    """Make a container from the host's static busybox, to copy from.
+def create_base(
+    name: str,
+    source: StrPath | None = None,
+    *,
+    lxcpath: StrPath | None = None,
+    idmap: bool | str = False,
+    progress: Progress | None = None,
+) -> Container:
+    """Make a container to copy from.
 
     Args:
         name: Its name.
+        source: What from: a directory with a root file system; a tar archive of one, also packed with gzip, xz or zstd,
+            such as of ``docker export``; an image, as an OCI layout or of ``docker save``. The host's static busybox
+            where None.
         lxcpath: The directory for it, made where it is missing; LXC's default where None.
+        idmap: For root: let the container's ids be others on the host, the first of root's subordinate ids or
+            ``"START:COUNT"``. An ordinary user's always are.
+        progress: Called a few times a second with how many bytes of the source are done, and how many there are.
 
     Returns:
         A reference to it.
 
     Raises:
-        OptionError: The name or the path is not allowed.
+        OptionError: An argument is not allowed, or there is no such source.
         ContainerExistsError: There is something of that name.
-        UnsupportedError: There is no static busybox on this machine.
-        AccessError: It cannot be written there.
+        UnsupportedError: There is no static busybox on this machine; or the source is broken, too big, not for this
+            machine, or has something in it that could do harm.
+        AccessError: It cannot be read, or written there; or there are no such ids to be had.
         LiblxcError: liblxc refuses its configuration.
     """
     check_name(name)
     if lxcpath is not None:
         check_path(lxcpath)
-    busybox = find_busybox()
+    ids = None if isinstance(idmap, bool) else _parse_ids(idmap)
+    busybox = find_busybox() if source is None else ""
     with ExitStack() as undo:
         base = Container(name, lxcpath)
         undo.callback(base.close)
         if os.path.lexists(base.directory):
             raise ContainerExistsError(f"there is already a {name!r} in {base.lxcpath}; it is left as it is")
-        idmap = [] if os.geteuid() == 0 else _check_user(base.lxcpath)
+        lines = _check_idmap(ids, base.lxcpath) if idmap or os.geteuid() != 0 else []
+        made_from = None if source is None else _check_source(source, base.lxcpath)
         try:
             _make_lxcpath(base.lxcpath)
         except OSError as error:
             raise AccessError(f"cannot make the directory {base.lxcpath}: {error.strerror}") from error
         claim = Claim(name, ("", ""), base.lxcpath, undo, "base")
-        rootfs = f"{base.directory}/rootfs"
         try:
-            _make_rootfs(rootfs, name, busybox)
-            if idmap:
-                from . import userns
-
-                userns.call("base", "give_to_root", base.directory, rootfs)
+            if made_from is None:
+                config = [("lxc.net.0.type", "empty"), *_CONFIG]
+                _make_busybox_rootfs(base, busybox, lines)
+            else:
+                config = [("lxc.net.0.type", "empty"), *_unpack(base, made_from, lines, progress)]
+                reach("copied")
+        except LxcCopyError:
+            raise
         except OSError as error:
-            raise AccessError(f"cannot write {error.filename or rootfs}: {error.strerror}") from error
-        base.set_config("lxc.rootfs.path", f"dir:{rootfs}")
+            raise AccessError(f"cannot write {error.filename or base.directory}: {error.strerror}") from error
+        base.set_config("lxc.rootfs.path", f"dir:{base.directory}/rootfs")
         base.set_config("lxc.uts.name", name)
-        for line in idmap:
+        for line in lines:
             base.set_config("lxc.idmap", line)
         base.clear_config("lxc.net")  # what LXC's default.conf asks for
-        for key, value in _CONFIG:
+        for key, value in config:
             base.set_config(key, value)
         base.save_config()
         claim.keep()
@@ -115,14 +139,77 @@ def create_base(name: str, *, lxcpath: StrPath | None = None) -> Container:
     return base
 
 
-def _check_user(lxcpath: str) -> list[str]:
-    """What the new container's id map says; an ordinary user has to be able to start it."""
+def _check_source(source: StrPath, lxcpath: str) -> str:
+    from .sources import check
+
+    return check(source, lxcpath)
+
+
+def _parse_ids(text: str) -> tuple[int, int]:
+    """Return the first id and how many there are."""
+    first, _, count = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if not (first.isascii() and first.isdigit() and count.isascii() and count.isdigit()):
+        raise OptionError(f"an id map is given as START:COUNT, two numbers, not {text!r}")
+    ids = (int(first), int(count))
+    if min(ids) < 1 or sum(ids) >= 1 << 32:
+        raise OptionError(f"the ids {text} are out of range, or root's own")
+    return ids
+
+
+def _check_idmap(ids: tuple[int, int] | None, lxcpath: str) -> list[str]:
+    """What the new container's id map says; whoever makes it has to be able to start it."""
     from . import subids
 
-    subids.check()
-    idmap = subids.idmap()
-    subids.check_way(lxcpath, "\n".join(idmap))
-    return idmap
+    if os.geteuid() != 0 or ids is None:
+        subids.check()
+        lines = subids.idmap()
+    if ids is not None:
+        wanted = [f"{kind} 0 {ids[0]} {ids[1]}" for kind in "ug"]
+        if os.geteuid() != 0 and wanted != lines:
+            raise OptionError(f"an ordinary user's base has the first of the subordinate ids: {', '.join(lines)}")
+        lines = wanted
+        if find_program("newuidmap"):  # which liblxc then leaves it to, also for root
+            subids.check_idmap("\n".join(lines), "the new base")
+    subids.check_way(lxcpath, "\n".join(lines))
+    return lines
+
+
+def _ranges(lines: list[str]) -> list[tuple[int, int]]:
+    """The ranges of users and groups in an id map."""
+    numbers = [line.split()[2:] for line in lines]
+    return [(int(first), int(count)) for first, count in numbers]
+
+
+def _make_busybox_rootfs(base: Container, busybox: str, idmap: list[str]) -> None:
+    rootfs = f"{base.directory}/rootfs"
+    _make_rootfs(rootfs, base.name, busybox)
+    if idmap and os.geteuid() != 0:
+        from . import userns
+
+        userns.call("base", "give_to_root", base.directory, rootfs)
+    elif idmap:
+        (user, _), (group, _) = _ranges(idmap)
+        give_to_root(base.directory, rootfs, user, group)
+
+
+def _unpack(base: Container, source: str, idmap: list[str], progress: Progress | None) -> list[tuple[str, str]]:
+    """Make the root file system from what there is, and return the configuration for it."""
+    from . import sources, systems
+
+    ranges = _ranges(idmap)
+    if os.geteuid() != 0:
+        from . import userns
+
+        counts = [(0, count) for _, count in ranges]
+        words = (source, base.directory, counts, os.getpid())
+        found, notes = userns.call("sources", "unpack_mapped", *words, report=progress)
+    else:
+        if ranges:
+            os.chown(base.directory, ranges[0][0], -1)
+        found, notes = sources.unpack(source, base.directory, ranges or None, progress)
+    for note in notes:
+        notices.warn(f"{base.name}: {note}")
+    return systems.config(found)
 
 
 def _make_lxcpath(path: str) -> None:
@@ -137,12 +224,12 @@ def _make_lxcpath(path: str) -> None:
             os.chmod(directory, 0o711)  # noqa: S103 - whatever the umask
 
 
-def give_to_root(directory: str, rootfs: str) -> None:
-    """Give a container's root file system to root, and its directory too, which our group may still write."""
-    os.chown(directory, 0, -1)
+def give_to_root(directory: str, rootfs: str, user: int = 0, group: int = 0) -> None:
+    """Give a container's root file system to its root, and its directory too, which our group may still write."""
+    os.chown(directory, user, -1)
     for path, directories, files in os.walk(rootfs):
         for name in (".", *directories, *files):
-            os.chown(f"{path}/{name}", 0, 0, follow_symlinks=False)
+            os.chown(f"{path}/{name}", user, group, follow_symlinks=False)
 
 
 def find_busybox() -> str:

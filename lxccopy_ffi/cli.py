@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    from .clone import Progress
     from .command import Command
     from .ephemeral import EphemeralCopy
     from .mounts import Mount
@@ -309,7 +308,9 @@ def _clone(call: _Call) -> int:
     if newname is None:
         raise OptionError("You must provide a NEWNAME for the clone: give it with -N")
     where: dict[str, Any] = {"lxcpath": parsed.get("lxcpath"), "rcfile": parsed.get("rcfile")}
-    with _meter(call) as progress:
+    from .meter import metered
+
+    with metered(quiet=call.quiet) as progress:
         if call.task == "rename":
             from .rename import rename
 
@@ -336,23 +337,6 @@ def _clone(call: _Call) -> int:
         call.tell("removed", call.name)
     call.tell("created", newname, base=call.name, lxcpath=copy.lxcpath)
     return 0
-
-
-@contextmanager
-def _meter(call: _Call) -> Iterator[Progress]:
-    """Shows a person how far a full copy is; a pipe gets nothing."""
-    if call.quiet or not os.isatty(2):
-        from .progress import ignore
-
-        yield ignore
-        return
-    from .meter import Meter
-
-    meter = Meter(lambda text: _print(text, 2))
-    try:
-        yield meter
-    finally:
-        meter.close()
 
 
 def _ephemeral(call: _Call, signals: _Signals) -> int:

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import os
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+
+from ._raw import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    Progress = Callable[[int, int], None]
 
 # What takes less is not worth a line, in seconds.
 _PATIENCE = 0.5
@@ -51,6 +56,21 @@ class Meter:
     def _put(self, text: str) -> None:
         with suppress(OSError):  # the terminal is gone, which is no reason to stop
             self._write(text)
+
+
+@contextmanager
+def metered(*, quiet: bool) -> Iterator[Progress]:
+    """Shows a person on stderr how far a copy is; a pipe gets nothing."""
+    if quiet or not os.isatty(2):
+        from .progress import ignore
+
+        yield ignore
+        return
+    meter = Meter(lambda text: write_all(2, os.fsencode(text)))
+    try:
+        yield meter
+    finally:
+        meter.close()
 
 
 def meter_line(done: int, total: int, rate: float) -> str:

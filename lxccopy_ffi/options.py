@@ -20,7 +20,8 @@ class Option:
     Args:
         letter: Its short form; empty for those without one.
         name: Its long form, and its key in Parsed.
-        argument: What its argument is called in the help; empty where it takes none.
+        argument: What its argument is called in the help; empty where it takes none. In brackets, with the
+            equals sign that must then come before it, where it may be left out.
         help: What it does.
         new: Whether lxc-copy has not got it. A prefix that is unique among lxc-copy's means the same here.
     """
@@ -44,6 +45,8 @@ GROUPS = (
             Option("s", "snapshot", "", "make a copy that shares what it does not change"),
             Option("R", "rename", "", "give the container the new name; the last of -e, -s and -R counts"),
             Option("", "create-base", "NAME", "make a small container from the host's busybox, to copy from", new=True),
+            Option("", "from", "SOURCE", "with --create-base: from a directory, a tar archive or an image", new=True),
+            Option("", "idmap", "[=START:COUNT]", "with --create-base: with other ids on the host", new=True),
         ),
     ),
     (
@@ -120,7 +123,7 @@ GROUPS = (
 OPTIONS = tuple(option for _, options in GROUPS for option in options)
 
 # What has nothing to do with copying.
-UPKEEP = frozenset({"create-base", *(option.name for option in dict(GROUPS)["Looking after them"])})
+UPKEEP = frozenset({"create-base", "from", "idmap", *(option.name for option in dict(GROUPS)["Looking after them"])})
 
 # These act at once, whatever is wrong with what follows them.
 _IMMEDIATE = ("help", "usage", "version", "?")
@@ -192,7 +195,7 @@ def _parse_long(text: str, rest: Iterator[str], parsed: Parsed) -> None:
         if equals:
             raise OptionError(f"--{option.name} takes no argument")
         value = ""
-    elif not equals:
+    elif not equals and not option.argument.startswith("["):
         value = _next(rest, f"--{option.name}", option)
     parsed.given.append((option.name, value))
 
@@ -249,7 +252,7 @@ def help_text(program: str) -> str:
         f"Usage: {program} [-P DIR] -n NAME -e [-t] [-- COMMAND ...]    run in a throwaway copy",
         f"       {program} [-P DIR] -n NAME -N NEWNAME [-s]             make a copy, or a snapshot",
         f"       {program} [-P DIR] -n NAME -N NEWNAME -R               give it another name",
-        f"       {program} [-P DIR] --create-base NAME                  make something to copy",
+        f"       {program} [-P DIR] --create-base NAME [--from SOURCE]  make something to copy",
         f"       {program} [-P DIR] --list | --reap | --check [--json]  see what there is, tidy up, ...",
         "",
         "Copy LXC containers, above all for a moment: an overlay on NAME, in memory with -t,",
@@ -259,7 +262,7 @@ def help_text(program: str) -> str:
         lines += ["", f"{title}:"]
         for option in options:
             letter = f"-{option.letter}, " if option.letter else "    "
-            argument = f" {option.argument}" if option.argument else ""
+            argument = f" {option.argument}".replace(" [", "[") if option.argument else ""
             lines.append(f"  {letter + '--' + option.name + argument:<{_WIDTH}}  {option.help}")
             if option.name == "mount":
                 lines.append(" " * (_WIDTH + 4) + "or type=bind,src=SRC,dst=DEST,ro; may be repeated")

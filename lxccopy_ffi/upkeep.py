@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .options import Parsed
 
 # Each of them, and which options it takes besides -P and -q.
-TASKS = {"create-base": (), "check": ("json",), "list": ("json",), "reap": ("json", "dry-run", "all")}
+TASKS = {"create-base": ("from", "idmap"), "check": ("json",), "list": ("json",), "reap": ("json", "dry-run", "all")}
 
 _HEADINGS = ("NAME", "BASE", "STATE", "AGE", "CREATOR", "TMPFS", "MEMORY", "COMMAND")
 
@@ -60,8 +60,18 @@ def perform(task: str, parsed: Parsed, show: Callable[[str], None], complain: Ca
 
 def _create_base(parsed: Parsed, show: Callable[[str], None], _: Callable[[str], None]) -> bool:
     from .base import create_base
+    from .meter import metered
 
-    with create_base(parsed.get("create-base") or "", lxcpath=parsed.get("lxcpath")) as base:
+    name, idmap = parsed.get("create-base") or "", parsed.get("idmap")
+    with metered(quiet="quiet" in parsed) as progress:
+        base = create_base(
+            name,
+            parsed.get("from"),
+            lxcpath=parsed.get("lxcpath"),
+            idmap=idmap or idmap is not None,
+            progress=progress,
+        )
+    with base:
         if "quiet" not in parsed:
             show(f"Created {base.name} in {base.lxcpath}\n")
     return True

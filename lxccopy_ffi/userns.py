@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from . import subids
 from ._raw import unshare_user, write_all
@@ -29,18 +30,26 @@ serve({function}, arguments, keywords)
 """
 
 _READY = b"ready\n"
+_PROGRESS = b"progress "
 
 _ERRORS = {error.__name__: error for error in (AccessError, OptionError, UnsupportedError)}
 
 
-def call(module: str, function: str, *arguments: object, **keywords: object) -> Any:  # noqa: ANN401 - what the function returns
+def call(
+    module: str,
+    function: str,
+    *arguments: object,
+    report: Callable[[int, int], None] | None = None,
+    **keywords: object,
+) -> Any:  # noqa: ANN401 - what the function returns
     """Call a function of this package as root of a user namespace that has all our ids.
 
     Args:
         module: Its module.
         function: Its name.
         arguments: What JSON can carry.
-        keywords: The same.
+        report: Gets what the function gives to tell().
+        keywords: As the arguments.
 
     Returns:
         What the function does; JSON can carry that, too.
@@ -65,24 +74,40 @@ def call(module: str, function: str, *arguments: object, **keywords: object) -> 
     )
     with process:
         try:
-            said = _give_ids(process)
+            said = _give_ids(process, report)
         except BaseException:
             process.kill()
             raise
     return _read(said)
 
 
-def _give_ids(process: Popen[bytes]) -> bytes:
+def tell(done: int, total: int) -> None:
+    """Say in the process how far it is."""
+    write_all(1, _PROGRESS + b"%d %d\n" % (done, total))
+
+
+def _give_ids(process: Popen[bytes], report: Callable[[int, int], None] | None) -> bytes:
     """Let the process go on when it has its ids; return what it says at the end."""
     assert process.stdout is not None  # noqa: S101 - for the type checker
+    assert process.stdin is not None  # noqa: S101
+    assert process.stderr is not None  # noqa: S101
     first = process.stdout.readline()
     if first != _READY:
         rest, complaint = process.communicate()
         return first + rest or complaint[-500:]
     for kind in "ug":
         _write_map(process.pid, kind)
-    said, complaint = process.communicate(b"\n")
-    return said or complaint[-500:]
+    with suppress(BrokenPipeError):
+        process.stdin.write(b"\n")
+        process.stdin.close()
+    said = b""
+    for line in process.stdout:
+        if not line.startswith(_PROGRESS):
+            said += line
+        elif report is not None:
+            done, total = line[len(_PROGRESS) :].split()
+            report(int(done), int(total))
+    return said or process.stderr.read()[-500:]
 
 
 def _write_map(pid: int, kind: str) -> None:
@@ -140,8 +165,8 @@ def serve(function: Callable[..., object], arguments: list[object], keywords: di
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         said = [function(*arguments, **keywords), 0, "", None]
+    except LxcCopyError as error:  # of which some are an OSError, too
+        said = [None, 0, str(error), type(error).__name__]
     except OSError as error:
         said = [None, error.errno or errno.EIO, error.strerror, error.filename]
-    except LxcCopyError as error:
-        said = [None, 0, str(error), type(error).__name__]
     write_all(1, json.dumps(said).encode())

@@ -34,6 +34,7 @@ WAYS: dict[str, list[str]] = {
     "copy": ["-n", "source", "-N", "copy"],
     "-R": ["-n", "source", "-N", "copy", "-R"],
     "create-base": ["--create-base", "copy"],
+    "create-base --from": ["--create-base", "copy", "--from", "{lxcpath}/source/rootfs"],
     "run": [],
     "-e mapped": ["-n", "source", "-N", "copy", "-e", "--", "true"],
     "-e -t mapped": ["-n", "source", "-N", "copy", "-e", "-t", "--", "true"],
@@ -60,6 +61,7 @@ MATRIX: dict[str, list[str]] = {
     "copy": [*COPY, "saved", "personalised", "released"],
     "-R": ["journal-written", "moved", "exchanged", "renamed-for-bases", "renamed-inside", "released"],
     "create-base": [*CLAIM, "released"],
+    "create-base --from": [*CLAIM, "copied", "released"],
     "run": [*COPY, *START, *COMMAND, "stopped", "gone"],
     "-e mapped": [*COPY, *START, *COMMAND, *DISCARD],
     "-e -t mapped": [*COPY, *START, *COMMAND, *DISCARD],
@@ -104,7 +106,8 @@ def command_of(way: str, lxcpath: str) -> list[str]:
     """The command line of a way."""
     if way == "run":
         return [sys.executable, "-c", RUN, lxcpath]
-    command = [sys.executable, "-m", "lxccopy_ffi", "-q", "-P", lxcpath, *WAYS[way]]
+    command = [sys.executable, "-m", "lxccopy_ffi", "-q", "-P", lxcpath]
+    command += [word.format(lxcpath=lxcpath) for word in WAYS[way]]
     return with_subordinate_ids(*command) if way.endswith("mapped") else command
 
 

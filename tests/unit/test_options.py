@@ -71,7 +71,9 @@ def test_options_are_distinct() -> None:
 
 def test_help_has_every_option() -> None:
     """The help has each option once, in the table's order, with its letter, argument and text."""
-    found = re.findall(r"^  (?:-(\w), |    )--([\w-]+)(?: ([A-Z]+))?  +(.*)$", help_text("x"), re.MULTILINE)
+    found = re.findall(
+        r"^  (?:-(\w), |    )--([\w-]+)(?: ?([A-Z]+|\[=[A-Z:]+\]))?  +(.*)$", help_text("x"), re.MULTILINE
+    )
     assert [(option.letter, option.name, option.argument, option.help) for option in OPTIONS] == found
 
 
@@ -205,6 +207,13 @@ def test_prefixes_of_ours(parsed: Parsed, prefix: str, name: str) -> None:
     assert [(name, "x")] == parsed.given
 
 
+@pytest.mark.parametrize(("word", "value"), [("--idmap", ""), ("--idmap=1:2", "1:2"), ("--idm=", "")])
+def test_argument_that_may_be_left_out(parsed: Parsed, word: str, value: str) -> None:
+    """Such an argument is only one after an equals sign: the next word is a word of its own."""
+    parse([word, "3:4"], parsed)
+    assert ([("idmap", value)], ["3:4"]) == (parsed.given, parsed.words)
+
+
 def test_arguments_are_not_split(parsed: Parsed) -> None:
     """Empty words, blanks and newlines arrive as they are."""
     parse(["-N", "", "a b", "", "--newpath= x\n", "--", ""], parsed)
@@ -330,6 +339,11 @@ WRONG = [
     ("base -e --shutdown-timeout 5-", "--shutdown-timeout needs a whole number, not '5-'", 125),
     ("base -e -t --tmpfs-via x", "tmpfs_via must be 'monitor' or 'hook', not 'x'", 125),
     ("--create-base a/b", "the container name 'a/b' is not allowed", 1),
+    ("--create-base a b", "--create-base takes one name, and no other options than -P, -q, --from and --idmap", 1),
+    ("--create-base a --json", "--create-base takes one name, and no other options than", 1),
+    ("--list --from x", "--list takes no words, and no other options than", 1),
+    ("base -N x --from x", "--from belongs to --create-base", 1),
+    ("base -N x --idmap", "--idmap belongs to --create-base", 1),
     ("--create-base a/b base -e", "the container name 'a/b' is not allowed", 1),
     ("--check base", "--check takes no words, and no other options than -P, -q and --json", 1),
     ("--check -e", "--check takes no words, and no other options than -P, -q and --json", 1),
