@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .listing import Copy, copies
     from .mounts import Mount
     from .orphans import Orphan, reap
+    from .popen import Popen
 
 # What most runs do not need is imported when it is first asked for.
 _LATE = {
@@ -38,6 +39,7 @@ _LATE = {
     "Finding": "checks",
     "Mount": "mounts",
     "Orphan": "orphans",
+    "Popen": "popen",
     "check": "checks",
     "copies": "listing",
     "create_base": "base",
@@ -61,6 +63,7 @@ __all__ = [
     "Mount",
     "OptionError",
     "Orphan",
+    "Popen",
     "UnsupportedError",
     "__version__",
     "check",

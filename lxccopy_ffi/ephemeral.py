@@ -21,20 +21,23 @@ from .clone import (
 from .errors import LiblxcError, OptionError, UnsupportedError
 from .faults import reach
 from .names import check_file, check_flag, check_name, check_path, check_seconds, check_words, random_suffix
-from .request import Request
 from .storage import Plan, Storage, check_kind, check_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from subprocess import CompletedProcess
     from types import TracebackType
     from typing import Any
+
+    from typing_extensions import Unpack
 
     from .container import Container
     from .mounts import Mount
     from .names import StrPath
     from .ordinary import Overlay
+    from .popen import Popen
+    from .request import PopenOptions, RunOptions
 
 # How long a copy whose data is kept may take to halt before it is killed, in seconds.
 KEEP_DATA_SHUTDOWN = 30.0
@@ -234,29 +237,14 @@ class EphemeralCopy:
         if self._on_event is not None:
             self._on_event(event, self.name)
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        input: bytes | str | None = None,  # noqa: A002 - as subprocess.run() calls it
-        capture_output: bool = False,
-        text: bool = False,
-        timeout: float | None = None,
-        check: bool = False,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-    ) -> CompletedProcess[Any]:
-        """Run a command in the copy and wait for it.
+    def run(self, argv: Sequence[str], **options: Unpack[RunOptions]) -> CompletedProcess[Any]:
+        """Run a command in the copy and wait for it, with subprocess.run()'s habits.
 
         Args:
             argv: The command and its arguments, looked up in the copy's PATH; no shell is involved.
-            input: What it reads from its standard input; ours where None.
-            capture_output: Return its output, in place of passing it on to ours.
-            text: Input and output are str in the locale's encoding, in place of bytes.
-            timeout: How long it may take, in seconds; then it is killed.
-            check: Raise an error for a status other than 0.
-            env: Its environment besides PATH; a login session's of root where None.
-            cwd: Its working directory; where None, ours if the copy has it too, else ``/``.
+            options: Those of subprocess.run() that make sense here: input, capture_output, stdin, stdout, stderr,
+                text, encoding, errors, timeout, check, env, cwd, user and group, as request.RunRequest explains them.
+                A time limit kills the command and all that it has started.
 
         Returns:
             Its status (negative for a signal, 127 for a program that is not there, 126 for one that cannot be executed)
@@ -268,18 +256,35 @@ class EphemeralCopy:
             subprocess.TimeoutExpired: It took too long. Has the output so far.
             subprocess.CalledProcessError: It failed, and check is set.
         """
-        request = Request(
-            argv,
-            input=input,
-            capture_output=capture_output,
-            text=text,
-            timeout=timeout,
-            check=check,
-            env=env,
-            cwd=cwd,
-        )
+        from .popen import run as run_in
+        from .request import RunRequest
+
+        request = RunRequest(argv, **options)
+        copy = self.container
         self.note_command(request.argv)
-        return request.run(self.container)
+        return run_in(copy, request)
+
+    def popen(self, argv: Sequence[str], **options: Unpack[PopenOptions]) -> Popen:
+        """Start a command in the copy, with subprocess.Popen's habits.
+
+        Args:
+            argv: The command and its arguments.
+            options: stdin, stdout, stderr, text, encoding, errors, env, cwd, user and group, as for run().
+
+        Returns:
+            The command, which ends with the copy at the latest.
+
+        Raises:
+            OptionError: An argument is not allowed; nothing was run.
+            LiblxcError: The copy could not be entered.
+        """
+        from .popen import Popen
+        from .request import Request
+
+        request = Request(argv, **options)
+        copy = self.container
+        self.note_command(request.argv)
+        return Popen(copy, request)
 
     def note_command(self, argv: list[str]) -> None:
         """Say in the ledger what runs in the copy now."""
@@ -646,19 +651,7 @@ def _check_storage(storage: str | None, *, tmpfs: bool) -> str | None:
     return kind
 
 
-def run(
-    source: str,
-    argv: Sequence[str],
-    *,
-    input: bytes | str | None = None,  # noqa: A002 - as subprocess.run() calls it
-    capture_output: bool = False,
-    text: bool = False,
-    timeout: float | None = None,
-    check: bool = False,
-    env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
-    **copy_options: Any,  # noqa: ANN401 - those of EphemeralCopy, checked there
-) -> CompletedProcess[Any]:
+def run(source: str, argv: Sequence[str], **options: Any) -> CompletedProcess[Any]:  # noqa: ANN401 - checked below
     """Run a command in a fresh copy of a container, and remove the copy.
 
         run("base", ["cat", "/etc/hostname"], tmpfs=True, capture_output=True, text=True).stdout
@@ -666,28 +659,24 @@ def run(
     Args:
         source: The name of the base.
         argv: The command and its arguments.
-        input: As for EphemeralCopy.run(), like the next six.
-        capture_output: Return what it prints.
-        text: Input and output are str.
-        timeout: In seconds, from the start of the command.
-        check: Raise CalledProcessError for a status other than 0.
-        env: The command's environment.
-        cwd: The command's working directory.
-        copy_options: The keywords of EphemeralCopy.
+        options: The keywords of EphemeralCopy.run(), and those of EphemeralCopy. The time limit counts from the start
+            of the command.
 
     Returns:
         The command's status and output.
 
     Raises:
+        OptionError: An argument is not allowed; nothing was made.
         LxcCopyError: The copy could not be made or started.
         subprocess.TimeoutExpired: The command took too long.
         subprocess.CalledProcessError: It failed, and check is set.
 
     Reproduces: ``lxc-copy -e -- CMD``. Differs: the command's status is returned.
     """
-    request = Request(
-        argv, input=input, capture_output=capture_output, text=text, timeout=timeout, check=check, env=env, cwd=cwd
-    )
-    with EphemeralCopy(source, **copy_options) as copy:
+    from .popen import run as run_in
+    from .request import KEYWORDS, RunRequest
+
+    request = RunRequest(argv, **{name: options.pop(name) for name in KEYWORDS & options.keys()})
+    with EphemeralCopy(source, **options) as copy:
         copy.note_command(request.argv)
-        return request.run(copy.container)
+        return run_in(copy.container, request)

@@ -321,8 +321,9 @@ def test_killed_monitor(user: World) -> None:
     assert 0 == done.returncode
     deep = "cd /; i=0; while [ $i -lt 300 ]; do mkdir dddddddddddddddddddd; cd dddddddddddddddddddd; i=$((i+1)); done"
     done = user.python(
-        "import sys; from lxccopy_ffi import Container; from lxccopy_ffi.request import Request\n"
-        "Request(['sh', '-c', sys.argv[1]]).run(Container('web'))",
+        "import sys; from lxccopy_ffi import Container; from lxccopy_ffi.popen import run\n"
+        "from lxccopy_ffi.request import RunRequest\n"
+        "run(Container('web'), RunRequest(['sh', '-c', sys.argv[1]]))",
         f"{deep}; mkdir -m 0 /closed; touch /closed/x; mkdir -p /sys/fs/cgroup/a/b || true",
     )
     assert 0 == done.returncode, done.stderr
