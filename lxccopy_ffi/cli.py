@@ -243,7 +243,7 @@ class _Call:
                 check_kind(kind)
             for size in self.parsed.all("fssize"):
                 check_size(size)
-        for name in ("tmpfs-inodes", "shutdown-timeout"):
+        for name in ("tmpfs-inodes", "shutdown-timeout", "wait-booted"):
             _number(self.parsed, name)
         for size in self.parsed.all("tmpfs-size"):
             from .tmpfs import check_size as check_tmpfs_size
@@ -381,9 +381,13 @@ def _ephemeral(call: _Call, signals: _Signals) -> int:
         shutdown_timeout=_number(parsed, "shutdown-timeout"),
     )
     if not words and parsed.last_of("foreground", "daemon") == "foreground":
+        if "wait-booted" in parsed:
+            raise OptionError("--wait-booted and -F contradict each other")
         return _foreground(copy, call, signals)
     try:
         copy.start()
+        if "wait-booted" in parsed:
+            copy.wait_booted(_number(parsed, "wait-booted"))
         if not words:
             copy.detach()
             return 0
@@ -490,7 +494,7 @@ def _on_terminal(session: TerminalSession, signals: _Signals) -> None:
 
 def _number(parsed: Parsed, name: str) -> int | None:
     text = parsed.get(name)
-    if text is None:
+    if text is None or (name == "wait-booted" and not text):
         return None
     if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= _LONGEST_NUMBER):
         raise OptionError(f"--{name} needs a whole number, not {text!r}")

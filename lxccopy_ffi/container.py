@@ -602,6 +602,68 @@ class Container:
                 raise self.failure("shut down")
         return self.wait_gone(timeout)
 
+    def reboot(self, timeout: float | None = None) -> None:
+        """Ask the container's init to reboot, and wait for the next one.
+
+        Args:
+            timeout: How long to wait, in seconds; None for ever.
+
+        Raises:
+            LiblxcError: It is not running or frozen, did not reboot in time, or ended.
+
+        Reproduces: lxcapi_reboot2(). Differs: a signal can interrupt it.
+        """
+        self._watch_monitor()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        before = self.init_pid
+        self._mark()
+        if self.state == "FROZEN" or not lib.container_reboot(self._c):
+            raise self.failure("reboot")
+        while self.init_pid in (-1, before) or self.state != "RUNNING":
+            self._running_children()  # until they are waited for, the init cannot end
+            if self._monitor < 0 or _raw.wait_readable(self._monitor, 0.01):
+                raise LiblxcError("reboot", self.name, self.lxcpath, "it has ended")
+            if deadline is not None and time.monotonic() >= deadline:
+                raise LiblxcError("reboot", self.name, self.lxcpath, f"it did not within {timeout} seconds")
+
+    def freeze(self) -> None:
+        """Stop all processes of the container where they are.
+
+        Raises:
+            LiblxcError: It is not running, or liblxc could not do it.
+
+        Reproduces: lxcapi_freeze().
+        """
+        self._mark()
+        if not lib.container_freeze(self._c):
+            raise self.failure("freeze")
+
+    def thaw(self) -> None:
+        """Let the processes of a frozen container go on.
+
+        Raises:
+            LiblxcError: It is not running, or liblxc could not do it.
+
+        Reproduces: lxcapi_unfreeze().
+        """
+        self._mark()
+        if not lib.container_unfreeze(self._c):
+            raise self.failure("thaw")
+
+    def ips(self) -> list[str]:
+        """Return the addresses of the running container's network interfaces but for its loopback device.
+
+        Reproduces: lxcapi_get_ips().
+        """
+        with self._lock:  # it forks
+            found = lib.container_get_ips(self._c, ffi.NULL, ffi.NULL, 0)
+        if found == ffi.NULL:
+            return []
+        count = 0
+        while found[count] != ffi.NULL:
+            count += 1
+        return _raw.take_list(found, count)
+
     def wait_gone(self, timeout: float | None = None) -> bool:
         """Wait for the end of the monitor, after which liblxc does nothing more with the container.
 

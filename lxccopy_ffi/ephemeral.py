@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from .boot import Condition
     from .container import Container
     from .mounts import Mount
     from .names import StrPath
@@ -285,6 +286,126 @@ class EphemeralCopy:
         copy = self.container
         self.note_command(request.argv)
         return Popen(copy, request)
+
+    def shell(self, argv: Sequence[str] = ("sh", "-l")) -> int:
+        """Run a shell, or another command, on our terminal.
+
+        Returns:
+            Its status, negative for a signal.
+
+        Raises:
+            OptionError: We have no terminal, or the command is none.
+            LiblxcError: The copy could not be entered.
+        """
+        from .terminal import shell
+
+        words = check_words("the command", argv)
+        copy = self.container
+        self.note_command(words)
+        return shell(copy, words)
+
+    def put(self, source: StrPath, target: StrPath, *, owner: str | int | None = None) -> None:
+        """Copy a file or a tree of the host's into the running copy, as ``cp -a`` would, but for devices and the like.
+
+        Args:
+            source: The host's path. A link is copied as such.
+            target: The path in the copy, whose links stay within it: a directory to put it in, or its new name in one.
+            owner: Whose it is, a ``USER``, ``USER:GROUP`` or number of the copy's; its root's where None.
+
+        Raises:
+            OptionError: An argument is not allowed, or the copy has no such user.
+            LiblxcError: The copy does not run.
+            OSError: A file cannot be read or written.
+        """
+        from .transfer import put
+
+        put(self.container, source, target, owner)
+
+    def get(self, source: StrPath, target: StrPath) -> None:
+        """Copy a file or a tree out of the running copy, as ``cp -a`` would, but for devices and the like.
+
+        Files do not keep the bits that let them run as their owner; the owners' numbers are the copy's own.
+
+        Args:
+            source: The path in the copy. A link is copied as such, and never followed on the host.
+            target: The host's path: a directory to put it in, or its new name in one.
+
+        Raises:
+            OptionError: An argument is not allowed.
+            LiblxcError: The copy does not run.
+            OSError: A file cannot be read or written.
+        """
+        from .transfer import get
+
+        get(self.container, source, target)
+
+    def ips(self, timeout: float | None = None) -> list[str]:
+        """Return the copy's addresses as soon as it has one; none where it has none by then.
+
+        Args:
+            timeout: In seconds; None for a single look.
+        """
+        from .boot import wait_ips
+
+        return wait_ips(self.container, timeout)
+
+    def wait_until(self, condition: Condition, timeout: float | None = None) -> None:
+        """Wait until something is so.
+
+        Args:
+            condition: A function that returns whether it is, or a command to run in the copy that then ends with 0.
+            timeout: In seconds; None for ever.
+
+        Raises:
+            OptionError: An argument is not allowed.
+            TimeoutError: It is not so by then.
+            LiblxcError: The copy has ended.
+        """
+        from .boot import wait_until
+
+        wait_until(self.container, condition, timeout)
+
+    def wait_booted(self, timeout: float | None = None) -> None:
+        """Wait until the copy's init, which is systemd, OpenRC or busybox's, has started all that it starts.
+
+        Args:
+            timeout: In seconds; None for ever.
+
+        Raises:
+            TimeoutError: It has not by then.
+            UnsupportedError: It is another init, of which nobody can tell.
+            LiblxcError: The copy has ended.
+        """
+        from .boot import wait_booted
+
+        wait_booted(self.container, timeout)
+
+    def reboot(self, timeout: float | None = None) -> None:
+        """Reboot the copy and wait until it runs again. With ``tmpfs_via="hook"`` its changes are lost.
+
+        Args:
+            timeout: In seconds; None for ever.
+
+        Raises:
+            LiblxcError: It did not reboot in time, or has ended.
+        """
+        self.container.reboot(check_seconds("timeout", timeout))
+
+    def freeze(self) -> None:
+        """Stop all processes of the copy where they are.
+
+        Raises:
+            LiblxcError: It does not run, or may not be frozen.
+        """
+        self.container.freeze()
+
+    def thaw(self) -> None:
+        """Let the processes of the frozen copy go on.
+
+        Raises:
+            LiblxcError: It does not run.
+        """
+        self.container.thaw()
 
     def note_command(self, argv: list[str]) -> None:
         """Say in the ledger what runs in the copy now."""

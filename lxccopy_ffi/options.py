@@ -20,7 +20,8 @@ class Option:
     Args:
         letter: Its short form; empty for those without one.
         name: Its long form, and its key in Parsed.
-        argument: What its argument is called in the help; empty where it takes none.
+        argument: What its argument is called in the help; empty where it takes none, in brackets where it may have one
+            after an equals sign.
         help: What it does.
         new: Whether lxc-copy has not got it. A prefix that is unique among lxc-copy's means the same here.
     """
@@ -84,6 +85,7 @@ GROUPS = (
             Option("d", "daemon", "", "stay in the background, the default without a command"),
             Option("F", "foreground", "", "without a command: stay, with the console, until the copy stops"),
             Option("D", "keepdata", "", "keep the copy when it stops"),
+            Option("", "wait-booted", "[SEC]", "wait, also before the command, until the copy has booted", new=True),
             Option(
                 "",
                 "shutdown-timeout",
@@ -192,7 +194,7 @@ def _parse_long(text: str, rest: Iterator[str], parsed: Parsed) -> None:
         if equals:
             raise OptionError(f"--{option.name} takes no argument")
         value = ""
-    elif not equals:
+    elif not equals and not option.argument.startswith("["):
         value = _next(rest, f"--{option.name}", option)
     parsed.given.append((option.name, value))
 
@@ -259,7 +261,7 @@ def help_text(program: str) -> str:
         lines += ["", f"{title}:"]
         for option in options:
             letter = f"-{option.letter}, " if option.letter else "    "
-            argument = f" {option.argument}" if option.argument else ""
+            argument = f" {option.argument}".replace(" [", "[=") if option.argument else ""
             lines.append(f"  {letter + '--' + option.name + argument:<{_WIDTH}}  {option.help}")
             if option.name == "mount":
                 lines.append(" " * (_WIDTH + 4) + "or type=bind,src=SRC,dst=DEST,ro; may be repeated")

@@ -37,6 +37,15 @@ def is_alive(pid: int, began: int) -> bool:
     return int(status[19]) == began and status[0] not in (b"Z", b"X")
 
 
+def sleeps(pid: int) -> bool:
+    """Whether a process waits for something.
+
+    Raises:
+        OSError: It has ended.
+    """
+    return _status(pid)[0] == b"S"
+
+
 def _status(pid: int) -> list[bytes]:
     """The fields of /proc/PID/stat from the state on."""
     with open(f"/proc/{pid}/stat", "rb") as file:

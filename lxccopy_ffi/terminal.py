@@ -15,6 +15,7 @@ import tty
 
 from ._raw import milliseconds, open_terminal, write_all
 from .command import Command
+from .errors import OptionError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -194,6 +195,30 @@ class TerminalSession:
             except termios.error:
                 pass  # the terminal was closed
             self._saved = None
+
+
+def shell(container: Container, argv: Sequence[str]) -> int:
+    """Run a command on our terminal, whose size it follows, and return its status, negative for a signal.
+
+    Raises:
+        OptionError: None of our standard descriptors is a terminal.
+    """
+    import signal
+    import threading
+
+    ours = [fd for fd in (0, 1, 2) if os.isatty(fd)]
+    if not ours:
+        raise OptionError("a shell needs a terminal as standard input, output or error; use run() without one")
+    session = TerminalSession(container, argv, ours)
+    if threading.current_thread() is not threading.main_thread():
+        session.relay()  # only the main one hears of signals
+    else:
+        before = signal.signal(signal.SIGWINCH, lambda *_: session.resize())
+        try:
+            session.relay()
+        finally:
+            signal.signal(signal.SIGWINCH, before)
+    return session.command.wait() or 0
 
 
 def _without_output_processing(fd: int) -> None:
