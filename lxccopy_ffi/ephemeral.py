@@ -407,6 +407,29 @@ class EphemeralCopy:
         """
         self.container.thaw()
 
+    def commit(self, name: str, *, snapshot: bool = False) -> Container:
+        """Keep what happened in the running copy as a container of its own, which stays.
+
+        The copy is frozen meanwhile and goes on afterwards, as with docker commit. What was mounted in it, such as the
+        directories of ``mounts``, is not kept, nor is its memory: the new container boots. It has the configuration of
+        the base, and identity files of its own.
+
+        Args:
+            name: The name for the container.
+            snapshot: Share with the base what is the same, in place of a full copy.
+
+        Returns:
+            A reference to the container.
+
+        Raises:
+            LxcCopyError: As clone() does; nothing is left of the new container.
+        """
+        from .commit import commit
+
+        check_flag("snapshot", snapshot)
+        options = {"lxcpath": self._lxcpath, "newpath": self._newpath, "rcfile": self._rcfile}
+        return commit(self.container, self.source, check_name(name, "new name"), snapshot=snapshot, options=options)
+
     def note_command(self, argv: list[str]) -> None:
         """Say in the ledger what runs in the copy now."""
         if self._claim is not None:
