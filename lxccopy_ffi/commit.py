@@ -39,6 +39,8 @@ def commit(copy: Container, source: str, name: str, *, snapshot: bool, options: 
     Raises:
         LxcCopyError: As clone() does; nothing is left of the new container.
     """
+    if os.geteuid() != 0:
+        raise UnsupportedError("only root can keep a throwaway copy; -D keeps one on disk")
     if not find_program("rsync"):
         raise UnsupportedError("keeping a copy needs the program rsync, which is not installed (package rsync)")
     with ExitStack() as stack:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from . import notices
 from ._raw import IN_ROOT, NO_LINKS, openat2
 from .accounts import check_id, look_up
-from .errors import OptionError
+from .errors import OptionError, UnsupportedError
 from .identity import open_root
 from .inside import root_of
 from .names import check_file, check_words, random_suffix
@@ -47,6 +47,7 @@ def put(container: Container, source: StrPath, target: StrPath, owner: Id | None
 
     Raises:
         OptionError: An argument is not allowed; nothing was copied.
+        UnsupportedError: We are not root.
         LiblxcError: The container does not run.
         OSError: A file cannot be read or written.
     """
@@ -56,6 +57,10 @@ def put(container: Container, source: StrPath, target: StrPath, owner: Id | None
     if not name:
         raise OptionError("source: the host's root directory is not copied")
     os.lstat(path)
+    if os.geteuid() != 0:
+        raise UnsupportedError(
+            "only root can put files into a copy from outside; let a command read them: run(input=...)"
+        )
     with ExitStack() as stack:
         root = _held(stack, root_of(container))
         ids = (0, 0)

@@ -77,6 +77,36 @@ def test_readme_python(user: World) -> None:
     assert done.stdout.startswith("base_")
 
 
+RUNNING = """
+from lxccopy_ffi import EphemeralCopy
+def attempt(call):
+    try:
+        return call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+with EphemeralCopy("base", tmpfs=True) as copy:
+    print(copy.run(["sh", "-c", "id -u; id -g"], user="nobody", stdout=-1, text=True).stdout.split())
+    copy.wait_booted(20)
+    print(attempt(lambda: copy.get("/etc/passwd", copy.container.directory + "/passwd")))
+    print(attempt(lambda: copy.put("/etc/hostname", "/tmp/x")))
+    print(attempt(lambda: copy.put("/etc/hostname", "/root/x")))
+    print(attempt(lambda: copy.commit("kept")))
+    print(attempt(lambda: copy.reboot(20)))
+"""
+
+
+def test_running_copy(user: World) -> None:
+    """A user's commands can be any user of the copy; what only root can do is refused."""
+    done = user.python(RUNNING)
+    assert (0, "") == (done.returncode, done.stderr)
+    ids, got, *refused, missing, rebooted = done.stdout.splitlines()
+    assert ("['65534', '65534']", "None", "None") == (ids, got, rebooted)
+    assert ["UnsupportedError: only root can put files into a copy from outside"] * 2 == [
+        line.partition(";")[0] for line in refused
+    ]
+    assert missing.startswith("UnsupportedError: only root can keep")
+
+
 def test_base_belongs_to_mapped_root(user: World) -> None:
     """The base's files belong to the user's first subordinate id, and its directory is closed to strangers."""
     base = user.lxcpath / "base"

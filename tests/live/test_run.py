@@ -320,6 +320,10 @@ print(took < 0.3, left)
         'copy.run(["sleep", "60"])',
         'copy.run(["sh", "-c", "sleep 60 & sleep 61"], capture_output=True)',
         'copy.run(["sleep", "60"], input=b"x" * 1000000)',
+        'copy.run(["sleep", "60"], user="nobody", timeout=50)',
+        'copy.wait_until(["sleep", "60"])',
+        "copy.wait_until(lambda: False)",
+        "copy.ips(50)",
     ],
 )
 def test_interrupt(lxcpath: str, call: str) -> None:

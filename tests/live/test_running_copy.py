@@ -17,7 +17,7 @@ import pytest
 from conftest import Cli
 from live_helpers import configure, plain, tree
 
-from lxccopy_ffi import EphemeralCopy, LiblxcError, OptionError, UnsupportedError
+from lxccopy_ffi import EphemeralCopy, LiblxcError, OptionError, UnsupportedError, transfer
 
 
 @pytest.fixture
@@ -168,6 +168,24 @@ def test_paths_that_are_not_there(copy: EphemeralCopy, source: str, target: str)
         copy.put(source, target)
     with pytest.raises(FileNotFoundError, match=r"/no/such"):
         copy.get(source, target)
+
+
+def test_interrupted_transfer(
+    copy: EphemeralCopy, things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What interrupts a transfer leaves no half a file, neither here nor there."""
+
+    def interrupted(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    copy.put(things / "file", "/srv/file")
+    monkeypatch.setattr(transfer, "_copy_content", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        copy.put(things / "file", "/srv/file")
+    with pytest.raises(KeyboardInterrupt):
+        copy.get("/srv/file", tmp_path)
+    assert ["things"] == os.listdir(tmp_path)
+    assert "file\n" == said(copy, "ls -A /srv")
 
 
 def test_freeze_and_thaw(copy: EphemeralCopy) -> None:
