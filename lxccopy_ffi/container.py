@@ -710,9 +710,9 @@ class Container:
         self.cgroups = cgroups.of_process(monitor, self.name) | cgroups.of_process(init, self.name)
 
     def _forget_monitor(self) -> None:
-        if self._monitor >= 0:
-            os.close(self._monitor)
-            self._monitor = -1
+        fd, self._monitor = self._monitor, -1  # first: whoever is interrupted here must not close it twice
+        if fd >= 0:
+            os.close(fd)
 
     # Commands in it
 
