@@ -8,7 +8,7 @@ export PYTHON
 # where tools/install-packages unpacks what cannot be installed beside what is there
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
-.PHONY: help all demo test lint bench clean
+.PHONY: help all demo test lint faults soak bench clean
 .DEFAULT_GOAL := all
 
 help: ## list the targets
@@ -30,6 +30,14 @@ lint: $(VENV)/built ## ruff, mypy --strict and stubtest
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/stubtest lxccopy_ffi._liblxc
+
+faults: $(VENV)/built ## kill it at each of its steps, and look at what is left
+	@tools/install-packages run test
+	$(BIN)/pytest tests/live/test_faults.py $(ARGS)
+
+soak: $(VENV)/built ## 1000 copies, while what runs them is killed at random
+	@tools/install-packages run test
+	timeout 900 $(BIN)/python tests/soak.py $(ARGS)
 
 bench: $(VENV)/built ## time it against lxc-copy
 	@tools/install-packages run test

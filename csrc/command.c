@@ -146,7 +146,26 @@ struct fd_set_before {
 	unsigned char *open;
 	int size;
 	pid_t init;
+	bool failed;	/* and no other attach was under way at the time */
 };
+
+/* How many attaches have begun, and how many are under way. */
+static int attaches_begun, attaches_now;
+
+/* A descriptor of our own directory in /proc, which liblxc leaves when it cannot ask the monitor. */
+static bool is_self(int fd)
+{
+	char path[64], target[64], self[64];
+	ssize_t size;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	snprintf(self, sizeof(self), "/proc/%d", (int)getpid());
+	size = readlink(path, target, sizeof(target) - 1);
+	if (size < 0 || !(fcntl(fd, F_GETFL) & O_PATH))
+		return false;
+	target[size] = 0;
+	return strcmp(target, self) == 0;
+}
 
 static void remember(int fd, void *data)
 {
@@ -160,7 +179,9 @@ static void close_leaked(int fd, void *data)
 {
 	struct fd_set_before *before = data;
 
-	if (fd < before->size && !before->open[fd] && is_pidfd(fd) && pidfd_pid(fd) == before->init)
+	if (fd >= before->size || before->open[fd])
+		return;
+	if ((is_pidfd(fd) && pidfd_pid(fd) == before->init) || (before->failed && is_self(fd)))
 		close(fd);
 }
 
@@ -184,7 +205,7 @@ static void default_attach_options(lxc_attach_options_t *options)
  * attach() with @command. Returns what attach() returns; *pid is a child of ours.
  *
  * From 5.0.2 on liblxc leaves a pidfd of the container's init open at every attach. We close the one that appeared: the
- * caller holds the handle's lock, so no other attach of this handle is under way.
+ * caller holds the handle's lock, so no other attach of this handle is under way. Where it fails, it can leave another.
  */
 static int container_attach(struct lxc_container *c, struct lxccopy_command *command, lxc_attach_options_t *options,
 			    pid_t *pid)
@@ -192,7 +213,8 @@ static int container_attach(struct lxc_container *c, struct lxccopy_command *com
 	struct fd_set_before before = { .init = c->init_pid(c) };
 	struct stat root;
 	char path[64];
-	int result, error;
+	int result, error, begun;
+	bool alone;
 
 	snprintf(path, sizeof(path), "/proc/%d/root/", (int)before.init);
 	if (stat(path, &root) == 0) {
@@ -203,12 +225,16 @@ static int container_attach(struct lxc_container *c, struct lxccopy_command *com
 	before.open = calloc(before.size, 1);
 	if (before.open)
 		each_fd(remember, &before);
+	begun = __atomic_add_fetch(&attaches_begun, 1, __ATOMIC_SEQ_CST);
+	alone = __atomic_add_fetch(&attaches_now, 1, __ATOMIC_SEQ_CST) == 1;
 	result = c->attach(c, command_exec, command, options, pid);
 	error = errno;
+	before.failed = result < 0 && alone && __atomic_load_n(&attaches_begun, __ATOMIC_SEQ_CST) == begun;
 	if (before.open) {
 		each_fd(close_leaked, &before);
 		free(before.open);
 	}
+	__atomic_sub_fetch(&attaches_now, 1, __ATOMIC_SEQ_CST);
 	errno = error;
 	return result;
 }

@@ -16,9 +16,13 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+
+/* What a start takes: with eight hierarchies of cgroup1, liblxc has 45 descriptors open at once. */
+#define LXCCOPY_FEWEST_FDS 80
 
 /* Where the helper was when it failed; spawner.py has the words. */
 enum lxccopy_step {
@@ -145,6 +149,18 @@ static int keep_only(int *keep[], int count, bool stdio)
 		*keep[i] = next++;
 	}
 	close_from(next);
+	return 0;
+}
+
+/* With too few descriptors liblxc makes a thousand monitor cgroups, one after the other, and leaves them. */
+static int require_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < LXCCOPY_FEWEST_FDS) {
+		errno = EMFILE;
+		return -1;
+	}
 	return 0;
 }
 
@@ -280,82 +296,52 @@ static int start_container(struct lxccopy_plan *plan, struct lxccopy_report *rep
 	return -1;
 }
 
+/* Kills all that a process has started, directly or not; of its own children only what those have started, where they
+ * are spared. */
+static void kill_descendants(pid_t pid, bool spare)
+{
+	char path[64], text[4096], *next = text, *end;
+	ssize_t size;
+	long child;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	size = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[size > 0 ? size : 0] = 0;
+	end = strrchr(text, ' ');	/* what follows it is half a number where they did not fit, and another process */
+	if (end)
+		end[1] = 0;
+	while ((child = strtol(next, &end, 10)) > 0 && end != next) {
+		kill_descendants(child, false);
+		if (!spare)
+			kill(child, SIGKILL);
+		next = end;
+	}
+}
+
 /* After a failure: what start() left behind may still be tidying up, and our caller wants to find that done. Hooks may
- * have left daemons, too, for which nobody shall wait. */
+ * have left daemons, too, for which nobody shall wait. Where the monitor was killed, what it ran ends with it. */
 static void await_children(void)
 {
 	struct timespec patience = { .tv_sec = 2 };
 	sigset_t child;
+	int status;
 	pid_t pid;
 
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &child, NULL);
 	for (;;) {
-		while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
-			;
+		while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+			if (WIFSIGNALED(status))
+				kill_descendants(getpid(), false);
 		if (pid < 0 || sigtimedwait(&child, NULL, &patience) < 0)
 			return;
 	}
-}
-
-/* Where a hierarchy of cgroups is mounted, by its controllers as /proc/PID/cgroup has them; empty for cgroup2. */
-static bool find_hierarchy(const char *controllers, char *place, size_t size)
-{
-	FILE *mounts = fopen("/proc/self/mountinfo", "re");
-	size_t length = strlen(controllers), room = 0;
-	char *line = NULL;
-	bool found = false;
-
-	while (mounts && !found && getline(&line, &room, mounts) > 0) {
-		char *after = strstr(line, " - "), *point = line, *options;
-
-		if (!after || strncmp(after, length ? " - cgroup " : " - cgroup2 ", length ? 10 : 11) != 0)
-			continue;
-		line[strcspn(line, "\n")] = 0;
-		options = strrchr(after, ' ') + 1;
-		for (; length && (options = strstr(options, controllers)); options++)
-			if (options[-1] == ',' && (options[length] == ',' || !options[length]))
-				break;
-		for (int field = 0; field < 4; field++)
-			point += strcspn(point, " ") + 1;
-		found = !length || options;
-		snprintf(place, size, "%.*s", (int)strcspn(point, " "), point);
-	}
-	free(line);
-	if (mounts)
-		fclose(mounts);
-	return found;
-}
-
-/* After a failed start, with nobody left to do so: removes the cgroups that liblxc has moved us to. */
-static void leave_cgroups(void)
-{
-	FILE *file = fopen("/proc/self/cgroup", "re");
-	char *line = NULL, place[PATH_MAX], own[2 * PATH_MAX], procs[2 * PATH_MAX + 16];
-	size_t room = 0;
-
-	while (file && getline(&line, &room, file) > 0) {
-		char *controllers = strchr(line, ':') + 1, *path = strchr(controllers, ':'), *name;
-		int fd;
-
-		line[strcspn(line, "\n")] = 0;
-		*path++ = 0;
-		name = strstr(path, "/lxc.monitor.");
-		if (!name || strchr(name + 1, '/') || !find_hierarchy(controllers, place, sizeof(place)))
-			continue;
-		snprintf(own, sizeof(own), "%s%s", place, path);
-		snprintf(procs, sizeof(procs), "%s%.*s/cgroup.procs", place, (int)(name - path), path);
-		fd = open(procs, O_WRONLY | O_CLOEXEC);
-		if (fd >= 0) {
-			if (write(fd, "0", 1) == 1)
-				rmdir(own);
-			close(fd);
-		}
-	}
-	free(line);
-	if (file)
-		fclose(file);
 }
 
 static void spawn_child(struct lxccopy_plan plan, int socket, pid_t parent)
@@ -371,14 +357,14 @@ static void spawn_child(struct lxccopy_plan plan, int socket, pid_t parent)
 		send(plan.guard_socket, &announcement, sizeof(announcement), MSG_NOSIGNAL);
 	if (!plan.foreground)
 		setsid();
-	else if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)	/* as lxc-copy is the monitor itself */
-		_exit(1);
+	else if (!plan.guarded && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent))
+		_exit(1);	/* as lxc-copy is the monitor itself; a guard lets it tidy up */
 	reset_signals();
 	umask(022);	/* a caller's narrow one would make mount points the container cannot use */
 	/* What start() leaves behind becomes our child, so that it can be waited for when the start fails. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	reach(&plan, "helper-begun");
-	if (keep_only(keep, 3, plan.foreground) < 0) {
+	if (require_descriptors() < 0 || keep_only(keep, 3, plan.foreground) < 0) {
 		report.step = LXCCOPY_STEP_FDS;
 		report.error = errno;
 	} else if (start_container(&plan, &report, &pidfd) < 0 && report.step >= LXCCOPY_STEP_START) {
@@ -393,7 +379,7 @@ static void spawn_child(struct lxccopy_plan plan, int socket, pid_t parent)
 		size = read(socket, &word, 1);
 	while (size < 0 && errno == EINTR);
 	if (size == 0 && report.step != LXCCOPY_STARTED)
-		leave_cgroups();
+		poll(NULL, 0, 200);	/* for the guard to see in which cgroups we are, which go with us */
 	_exit(0);
 }
 
@@ -405,36 +391,70 @@ static bool ends_within(int fd, int milliseconds)
 	return fd < 0 || poll(&end, 1, milliseconds) > 0;
 }
 
-/* Kills all that a process has started, directly or not. */
-static void kill_descendants(pid_t pid)
+static void read_cgroups(pid_t pid, char *text, size_t size)
 {
-	char path[64], text[4096], *next = text, *end;
-	ssize_t size;
-	long child;
+	char path[64];
+	ssize_t got, length = 0;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	size = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[size > 0 ? size : 0] = 0;
-	while ((child = strtol(next, &end, 10)) > 0 && end != next) {
-		kill_descendants(child);
-		kill(child, SIGKILL);
-		next = end;
+	if (fd >= 0) {
+		while ((got = read(fd, text + length, size - 1 - length)) > 0)
+			length += got;
+		close(fd);
 	}
+	text[length] = 0;
 }
 
-/* Waits for a start that is under way, but not for ever: what a hook does there may take any time. */
-static void end_helper(pid_t helper, int pidfd)
+/* Whoever has just been killed may still be on its way out. */
+static void remove_cgroup(const char *path)
 {
-	if (ends_within(pidfd, 5000))
-		return;
-	for (int tries = 0; tries < 150; tries++) {
-		kill_descendants(helper);
-		if (ends_within(pidfd, 10))
+	for (int tries = 0; tries < 100 && rmdir(path) < 0 && errno == EBUSY; tries++)
+		usleep(1000);
+}
+
+/* Removes a container's cgroups, of which its helper has been in the monitor's. They have the same path in each hierarchy
+ * that they are in. */
+static void remove_cgroups(const char *memberships)
+{
+	char line[8192], root[4096], path[8192], *name;
+	FILE *mounts = fopen("/proc/self/mountinfo", "re");
+
+	while (mounts && fgets(line, sizeof(line), mounts)) {
+		if (!strstr(line, " - cgroup") || sscanf(line, "%*s %*s %*s %*s %4095s", root) != 1)
+			continue;
+		for (const char *next = memberships; (next = strstr(next, ":/")); next++) {
+			snprintf(path, sizeof(path), "%s%.*s", root, (int)strcspn(next + 1, "\n"), next + 1);
+			name = strstr(path, "/lxc.monitor.");
+			if (name) {
+				remove_cgroup(path);
+				memcpy(name, "/lxc.payload.", strlen("/lxc.payload."));
+				remove_cgroup(path);
+			}
+		}
+	}
+	if (mounts)
+		fclose(mounts);
+}
+
+/*
+ * Waits for a start that is under way, but not for ever: what a hook does there may take any time. A helper in the
+ * foreground is the monitor itself, and ends no sooner than the container. Otherwise the monitor is its child, and first
+ * gets a moment to tidy up; but for its cgroup, as the helper is in there, which is left in @cgroups.
+ */
+static void end_helper(pid_t helper, int pidfd, bool foreground, char cgroups[8192])
+{
+	const int wait = foreground ? 0 : 100;
+	char now[8192];
+
+	for (int tries = 0; tries < wait + 150; tries++) {
+		if (tries >= wait)
+			kill_descendants(helper, !foreground && tries < wait + 75);
+		read_cgroups(helper, now, sizeof(now));
+		if (strstr(now, "/lxc.monitor."))
+			memcpy(cgroups, now, sizeof(now));
+		if (ends_within(pidfd, tries < wait ? 50 : 10))
 			return;
 	}
 	kill(helper, SIGKILL);	/* liblxc waits for ever for a child that dies at the wrong moment */
@@ -451,8 +471,12 @@ static bool is_still_there(const struct lxccopy_plan *plan)
 	       found.st_ino == made.st_ino;
 }
 
-/* Ends the container, or waits for its end, and removes what its monitor has not. */
-static void end_container(const struct lxccopy_plan *plan, bool stop)
+/*
+ * Ends the container, or waits for its end, and removes it where its monitor has not. But not where that was killed, here
+ * or before, as an ephemeral container's own removes it otherwise: it has left cgroups, and who removes those has to read
+ * of them in the ledger.
+ */
+static void end_container(const struct lxccopy_plan *plan, bool stop, bool ran)
 {
 	struct lxc_container *c;
 	int pidfd = -1;
@@ -466,10 +490,14 @@ static void end_container(const struct lxccopy_plan *plan, bool stop)
 	init = c->init_pid(c);
 	if (init > 0)
 		pidfd = open_monitor(init, &monitor);
+	else if (ran) {
+		liblxc.container_put(c);
+		return;
+	}
 	if (stop && init > 0)
 		c->stop(c);
 	ends_within(pidfd, stop ? 10000 : -1);
-	if (plan->remove && is_still_there(plan) && c->is_defined(c))
+	if (plan->remove && (init <= 0 || !stop) && is_still_there(plan) && c->is_defined(c))
 		c->destroy(c);
 	liblxc.container_put(c);
 	if (!is_still_there(plan))
@@ -507,6 +535,8 @@ static void guard(struct lxccopy_plan plan, int socket, pid_t parent)
 	struct pollfd events[2];
 	int helper_fd = -1;
 	pid_t helper = 0;
+	char cgroups[8192] = "";
+	bool started;
 
 	setsid();
 	reset_signals();
@@ -537,13 +567,15 @@ static void guard(struct lxccopy_plan plan, int socket, pid_t parent)
 			helper_fd = lxccopy_pidfd_open(helper);
 		} else {
 			if (message.word == LXCCOPY_TIDY && fork() == 0)
-				end_container(&plan, false);
+				end_container(&plan, false, true);
 			_exit(0);
 		}
 	}
+	started = helper_fd >= 0 && ends_within(helper_fd, 0);
 	if (helper_fd >= 0)
-		end_helper(helper, helper_fd);
-	end_container(&plan, true);
+		end_helper(helper, helper_fd, plan.foreground, cgroups);
+	end_container(&plan, true, started);
+	remove_cgroups(cgroups);
 	_exit(0);
 }
 
@@ -650,22 +682,6 @@ static void receive_report(int socket, struct lxccopy_end *end)
 		end->report.step = LXCCOPY_STEP_FDS;
 		end->report.error = EMFILE;
 	}
-}
-
-static void read_cgroups(pid_t pid, char *text, size_t size)
-{
-	char path[64];
-	ssize_t got, length = 0;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		while ((got = read(fd, text + length, size - 1 - length)) > 0)
-			length += got;
-		close(fd);
-	}
-	text[length] = 0;
 }
 
 /*

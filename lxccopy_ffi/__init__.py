@@ -28,19 +28,27 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .base import create_base
     from .checks import Finding, check
+    from .children import Child
+    from .console import Console
+    from .inventory import containers
     from .listing import Copy, copies
     from .mounts import Mount
     from .orphans import Orphan, reap
     from .popen import Popen
+    from .snapshots import Snapshot
 
 # What most runs do not need is imported when it is first asked for.
 _LATE = {
+    "Child": "children",
+    "Console": "console",
     "Copy": "listing",
     "Finding": "checks",
     "Mount": "mounts",
     "Orphan": "orphans",
     "Popen": "popen",
+    "Snapshot": "snapshots",
     "check": "checks",
+    "containers": "inventory",
     "copies": "listing",
     "create_base": "base",
     "reap": "orphans",
@@ -50,7 +58,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessError",
+    "Child",
     "CloneFlag",
+    "Console",
     "Container",
     "ContainerExistsError",
     "ContainerNotFoundError",
@@ -64,10 +74,12 @@ __all__ = [
     "OptionError",
     "Orphan",
     "Popen",
+    "Snapshot",
     "UnsupportedError",
     "__version__",
     "check",
     "clone",
+    "containers",
     "copies",
     "create_base",
     "default_lxcpath",

@@ -11,7 +11,7 @@ import select
 import stat
 from _thread import allocate_lock
 
-from .errors import LiblxcMissingError
+from .errors import LiblxcMissingError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ ffi, lib = _liblxc.ffi, _liblxc.lib
 IN_ROOT: int = lib.RESOLVE_IN_ROOT | lib.RESOLVE_NO_MAGICLINKS
 NO_LINKS: int = lib.RESOLVE_BENEATH | lib.RESOLVE_NO_SYMLINKS
 NO_MOUNTS: int = NO_LINKS | lib.RESOLVE_NO_XDEV
+
+# How many descriptors we, with liblxc and imports, may have open at once in this process.
+_FEWEST_FDS = 24
 
 SONAME = "liblxc.so.1"
 _PACKAGES = "Debian and Ubuntu: liblxc1 or liblxc1t64; Fedora: lxc-libs; Arch: lxc; Alpine: lxc-libs"
@@ -125,6 +128,31 @@ def above_stdio(fd: int) -> int:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     finally:
         os.close(fd)
+
+
+def private(fd: int) -> int:
+    """Return a descriptor that liblxc gave us, above 2 and close-on-exec, which it is not in every version."""
+    fd = above_stdio(fd)
+    os.set_inheritable(fd, False)  # noqa: FBT003 - it takes no keyword
+    return fd
+
+
+def require_descriptors() -> None:
+    """Refuse to begin with too few descriptors: what then fails halfway could not be undone either.
+
+    Raises:
+        UnsupportedError: There are too few.
+    """
+    limit = os.sysconf("SC_OPEN_MAX")
+    try:
+        left = limit - len(os.listdir("/proc/self/fd")) + 1
+    except OSError:  # not even one for that
+        left = 0
+    if left < _FEWEST_FDS:
+        raise UnsupportedError(
+            f"this process has {left} of {limit} file descriptors left, and {_FEWEST_FDS} are needed; raise the limit,"
+            " as with ulimit -n"
+        )
 
 
 def fail(path: str = "") -> OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Waiting for a running container: for its addresses, for a condition, and until its init has brought the system up."""
+"""Waiting for a running container: for a condition, and until its init has brought the system up."""
 
 from __future__ import annotations
 
@@ -49,29 +49,6 @@ def wait_until(container: Container, condition: Condition, timeout: float | None
     check_seconds("timeout", timeout)
     look = condition if callable(condition) else _Command(container, condition, timeout)
     _wait(container, look, timeout, "what was waited for is not so")
-
-
-def wait_ips(container: Container, timeout: float | None = None) -> list[str]:
-    """Return a running container's addresses as soon as it has one; none where it has none by then.
-
-    Args:
-        container: The container.
-        timeout: In seconds; None for a single look.
-
-    Raises:
-        LiblxcError: The container has ended.
-    """
-    found: list[str] = []
-
-    def look() -> bool:
-        found[:] = container.ips()
-        return bool(found)
-
-    try:
-        _wait(container, look, check_seconds("timeout", timeout) or 0, "")
-    except TimeoutError:
-        pass
-    return found
 
 
 def wait_booted(container: Container, timeout: float | None = None) -> None:

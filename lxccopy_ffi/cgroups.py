@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -53,7 +54,8 @@ def in_text(text: str, name: str) -> set[Membership]:
 def of_name(name: str) -> set[Membership]:
     """Return the cgroups of a container whose processes are gone, as far as they are where liblxc mostly makes them.
 
-    That is at the top of each hierarchy, or beside our own cgroup.
+    That is at the top of each hierarchy, or beside our own cgroup. None where a process is in any of them: they are
+    those of another container then, which has the same name elsewhere.
     """
     found = set()
     with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
@@ -63,7 +65,18 @@ def of_name(name: str) -> set[Membership]:
         for parent in {"", own.rstrip("/"), os.path.dirname(own).rstrip("/")}:
             paths = [f"{parent}/lxc.{kind}.{name}" for kind in ("monitor", "payload")]
             found |= {(controllers, path) for path in paths if os.path.isdir(root + path)}
+            if any(_processes(directory) for path in paths for directory, _, _ in os.walk(root + path)):
+                return set()
     return found
+
+
+def named(memberships: Iterable[Membership], name: str) -> set[Membership]:
+    """Return those of some cgroups that have the name which liblxc gives a container's."""
+    return {
+        (controllers, path)
+        for controllers, path in memberships
+        if _belongs_to(os.path.basename(path), name) and ".." not in path.split("/")
+    }
 
 
 def memory(pid: int, name: str) -> int | None:
@@ -127,22 +140,42 @@ def _remove(cgroup: str, deadline: float) -> None:
     except FileNotFoundError:
         return
     except OSError:
-        for directory, _, _ in os.walk(cgroup, topdown=False):
+        directories = [directory for directory, _, _ in os.walk(cgroup, topdown=False)]
+        for directory in directories:
             _await_processes(directory, deadline)
-            try:
-                os.rmdir(directory)
-            except OSError:
-                return  # somebody lives there: it is not empty, and not ours to clear
+        if any(map(_processes, directories)):
+            return  # somebody else's, with those in it that are empty
+        for directory in directories:
+            if not _remove_one(directory, deadline):
+                return  # somebody has come to live there, and it is not ours to clear
+
+
+def _remove_one(cgroup: str, deadline: float) -> bool:
+    while True:
+        try:
+            os.rmdir(cgroup)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            # A process on its way out is not listed any more before it has left.
+            if error.errno != errno.EBUSY or _processes(cgroup) or time.monotonic() >= deadline:
+                return False
+            time.sleep(0.001)
+        else:
+            return True
+
+
+def _processes(cgroup: str) -> set[int]:
+    try:
+        with open(f"{cgroup}/cgroup.procs", encoding="ascii") as file:
+            return {int(line) for line in file}
+    except OSError:
+        return set()
 
 
 def _await_processes(cgroup: str, deadline: float) -> None:
     """Wait for processes that are on their way out, such as those whose monitor was killed."""
-    try:
-        with open(f"{cgroup}/cgroup.procs", encoding="ascii") as file:
-            pids = {int(line) for line in file} - {os.getpid()}
-    except OSError:
-        return
-    for pid in pids:
+    for pid in _processes(cgroup) - {os.getpid()}:
         try:
             pidfd = pidfd_open(pid)
         except OSError:

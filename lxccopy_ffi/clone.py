@@ -8,7 +8,7 @@ import os
 from contextlib import ExitStack, contextmanager, suppress
 
 from . import identity, notices, relocate
-from ._raw import above_stdio, default_lxcpath, new_mount, rename_new, write_all
+from ._raw import above_stdio, default_lxcpath, new_mount, rename_new, require_descriptors, write_all
 from .container import CloneFlag, Container
 from .errors import AccessError, ContainerExistsError, LxcCopyError, OptionError, UnsupportedError
 from .faults import reach
@@ -44,7 +44,9 @@ def open_source(name: str, lxcpath: StrPath | None = None, rcfile: str | None = 
         OptionError: The rcfile cannot be read.
         ContainerNotFoundError: It is not defined.
         AccessError: Its configuration may not be read, or we may not control it.
+        UnsupportedError: This process has too few descriptors left.
     """
+    require_descriptors()
     path = check_path(default_lxcpath() if lxcpath is None else lxcpath)
     file = f"{path}/{check_name(name)}/config"
     try:
@@ -107,6 +109,7 @@ class Claim:
     Raises:
         ContainerExistsError: Somebody else was faster.
         AccessError: It cannot be made.
+        UnsupportedError: This process has too few descriptors left.
     """
 
     ledger: Ledger
@@ -116,6 +119,7 @@ class Claim:
     def __init__(
         self, name: str | None, base: tuple[str, str], lxcpath: str, undo: ExitStack, task: str, **entries: Value
     ) -> None:
+        require_descriptors()
         self._lxcpath = lxcpath
         undo.callback(self.discard_quietly)
         while True:
@@ -123,7 +127,10 @@ class Claim:
             self._hidden = hidden = f"{lxcpath}/{HIDDEN}{random_suffix()}"
             try:
                 os.mkdir(hidden, 0o770)
-                reach("directory-made")
+            except OSError as error:
+                raise self._failed(error) from error
+            reach("directory-made")
+            try:
                 os.chmod(hidden, 0o770)  # noqa: S103 - as lxc-copy, whatever the umask
                 # Held open, so that its inode's number is not used again for another directory of the same name.
                 self._fd = identity.open_root(hidden)
@@ -137,10 +144,14 @@ class Claim:
                 if name is not None:
                     raise exists(name, lxcpath) from None
             except OSError as error:
-                raise AccessError(f"cannot make the directory {self.directory}: {error.strerror}") from error
+                raise self._failed(error) from error
             else:
+                self._hidden = ""
                 reach("name-claimed")
                 return
+
+    def _failed(self, error: OSError) -> AccessError:
+        return AccessError(f"cannot make the directory {self.directory}: {error.strerror}")
 
     @property
     def directory(self) -> str:
@@ -150,7 +161,7 @@ class Claim:
     def _remove_hidden(self) -> None:
         """Remove the directory if it has not got its name."""
         hidden, self._hidden = self._hidden, ""
-        if hidden and os.path.isdir(hidden):
+        if hidden:
             remove_tree(hidden)
             self.close()
 

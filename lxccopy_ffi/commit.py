@@ -48,7 +48,7 @@ def commit(copy: Container, source: str, name: str, *, snapshot: bool, options: 
         stack.callback(os.close, root)
         if copy.state != "FROZEN":
             copy.freeze()
-            stack.callback(copy.thaw)
+            stack.callback(copy.unfreeze)
         made = clone(source, name, snapshot=snapshot, allow_running=True, **options)
         try:
             target = _open(made)

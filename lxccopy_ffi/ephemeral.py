@@ -345,9 +345,7 @@ class EphemeralCopy:
         Args:
             timeout: In seconds; None for a single look.
         """
-        from .boot import wait_ips
-
-        return wait_ips(self.container, timeout)
+        return self.container.ips(timeout=check_seconds("timeout", timeout) or 0)
 
     def wait_until(self, condition: Condition, timeout: float | None = None) -> None:
         """Wait until something is so.
@@ -387,9 +385,12 @@ class EphemeralCopy:
             timeout: In seconds; None for ever.
 
         Raises:
-            LiblxcError: It did not reboot in time, or has ended.
+            TimeoutError: It has not by then.
+            LiblxcError: It does not run, or has ended.
         """
-        self.container.reboot(check_seconds("timeout", timeout))
+        copy = self.container
+        if not copy.reboot(check_seconds("timeout", timeout)):
+            raise TimeoutError(f"{copy.where}: it has not rebooted after {timeout} seconds")
 
     def freeze(self) -> None:
         """Stop all processes of the copy where they are.
@@ -405,7 +406,7 @@ class EphemeralCopy:
         Raises:
             LiblxcError: It does not run.
         """
-        self.container.thaw()
+        self.container.unfreeze()
 
     def commit(self, name: str, *, snapshot: bool = False) -> Container:
         """Keep what happened in the running copy as a container of its own, which stays.
@@ -431,9 +432,10 @@ class EphemeralCopy:
         return commit(self.container, self.source, check_name(name, "new name"), snapshot=snapshot, options=options)
 
     def note_command(self, argv: list[str]) -> None:
-        """Say in the ledger what runs in the copy now."""
+        """Say in the ledger what runs in the copy now, where there is room for it: it is only for those who look."""
         if self._claim is not None:
-            self._claim.ledger.add_command(argv)
+            with suppress(OSError):
+                self._claim.ledger.add_command(argv)
 
     def detach(self) -> None:
         """Leave the copy running: close() then does nothing. It is removed when it stops, unless its data is kept."""
@@ -747,9 +749,9 @@ class EphemeralCopy:
             self._tell("removed")
 
     def _close_memory(self) -> None:
-        if self._memory >= 0:
-            os.close(self._memory)
-            self._memory = -1
+        fd, self._memory = self._memory, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _check_tmpfs(

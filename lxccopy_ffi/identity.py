@@ -247,15 +247,20 @@ def _write_above(top: int, lower: int, fd: int, content: bytes) -> None:
         _copy_times(lower, top, directory)
 
 
-def copy_attributes(source: int | str, target: int) -> None:
+def copy_attributes(source: int | str, target: int, mask: int = 0o7777) -> None:
     """Give a file or directory the owner, mode and extended attributes, such as labels and ACLs, of another.
+
+    Args:
+        source: The other one.
+        target: A descriptor of the file.
+        mask: Which bits of the mode it gets.
 
     Raises:
         OSError: The owner or the mode cannot be set; an attribute that cannot is left out.
     """
     like = os.stat(source)
     os.fchown(target, like.st_uid, like.st_gid)
-    os.fchmod(target, stat.S_IMODE(like.st_mode))
+    os.fchmod(target, like.st_mode & mask)
     with suppress(OSError):
         for name in os.listxattr(source):
             if not name.startswith("trusted.overlay."):  # those say how the layers go together
@@ -264,14 +269,14 @@ def copy_attributes(source: int | str, target: int) -> None:
 
 
 def write_like(file: str, path: str, content: bytes) -> None:
-    """Write a new file with the owner, mode and attributes of another.
+    """Write a new file with the owner, mode and attributes of another; never one that lends its owner's rights.
 
     Raises:
         OSError: It cannot be written.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(path, flags, 0o600), "wb") as new:
-        copy_attributes(file, new.fileno())
+        copy_attributes(file, new.fileno(), 0o777)
         new.write(content)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 
-from ._raw import above_stdio
+from ._raw import above_stdio, write_all
 from .processes import is_alive, start_time
 
 try:  # the package json costs more to import than all else that making a copy needs
@@ -38,6 +38,37 @@ _LONGEST_COMMAND = 1024
 
 # No ledger is ever this big; a hostile one must not fill our memory.
 _LARGEST = 1 << 20
+
+# What must be in a ledger, and what may be, by which kind of value: [x] is a list of x, and (x, y) has one of each.
+_ALWAYS: dict[str, object] = {
+    "name": str,
+    "task": str,
+    "base": (str, str),
+    "pid": int,
+    "start": int,
+    "boot": str,
+    "pidns": int,
+    "host": str,
+    "uid": int,
+    "created": int,
+}
+_SOMETIMES: dict[str, object] = {
+    "keep": bool,
+    "tmpfs": str,
+    "command": [str],
+    "monitor": int,
+    "monitor_start": int,
+    "cgroups": [(str, str)],
+    "detached": bool,
+}
+_OF_A_RENAME: dict[str, object] = {
+    "inode": int,
+    "files": [str],
+    "inside": [str],
+    "upper": str,
+    "lower": [str],
+    "bases": [(str, str)],
+}
 
 
 class Ledger:
@@ -70,7 +101,12 @@ class Ledger:
         Raises:
             OSError: It cannot be written.
         """
-        os.write(self.fd, f"{_dumps(entries)}\n".encode("ascii"))
+        before = os.fstat(self.fd).st_size
+        try:
+            write_all(self.fd, f"{_dumps(entries)}\n".encode("ascii"))
+        except OSError:
+            os.ftruncate(self.fd, before)  # half a line would spoil the next one
+            raise
 
     def add_command(self, argv: list[str]) -> None:
         """Note what runs in the copy now."""
@@ -78,7 +114,7 @@ class Ledger:
         left = _LONGEST_COMMAND
         for word in argv:
             words.append(word[:left])
-            left -= len(word)
+            left -= len(word) + 1
             if left <= 0:
                 break
         if os.fstat(self.fd).st_size < _LARGEST // 2:
@@ -100,6 +136,9 @@ class Record:
     Args:
         entries: All its lines, the later ones over the earlier ones.
 
+    Raises:
+        ValueError: Something is missing, or is not what it should be.
+
     Attributes:
         name: The copy's.
         task: What was made: ``"ephemeral"``, ``"copy"``, ``"base"`` or ``"rename"``.
@@ -113,18 +152,25 @@ class Record:
     """
 
     def __init__(self, entries: dict[str, Any]) -> None:
+        _check(entries, _ALWAYS)
+        _check({key: value for key, value in entries.items() if value is not None}, _SOMETIMES, optional=True)
+        if entries["task"] == "rename":
+            _check(entries, {"to": str})
+            _check(entries, _OF_A_RENAME, optional="inode" not in entries)
+            if any(file.startswith("/") or ".." in file.split("/") for file in entries.get("files", [])):
+                raise ValueError("its 'files' lead out of the container")
         self.entries = entries
-        self.name = str(entries["name"])
-        self.task = str(entries["task"])
-        self.base = (str(entries["base"][0]), str(entries["base"][1]))
-        self.owner = int(entries["uid"])
+        self.name: str = entries["name"]
+        self.task: str = entries["task"]
+        self.base: tuple[str, str] = tuple(entries["base"])
+        self.owner: int = entries["uid"]
         self.created = float(entries["created"])
-        self.command = [str(word) for word in entries.get("command", [])]
+        self.command: list[str] = entries.get("command") or []
         self.kept = entries.get("keep") is True
         self.started = "monitor" in entries
-        self.creator = int(entries["pid"])
-        self.monitor = int(entries.get("monitor", 0))
-        self._began = {self.creator: int(entries["start"]), self.monitor: int(entries.get("monitor_start", 0))}
+        self.creator: int = entries["pid"]
+        self.monitor: int = entries.get("monitor") or 0
+        self._began = {self.creator: entries["start"], self.monitor: entries.get("monitor_start") or 0}
 
     @property
     def is_of_this_machine(self) -> bool:
@@ -188,17 +234,37 @@ def read(fd: int) -> Record:
     """
     import json
 
-    lines = os.pread(fd, _LARGEST, 0).decode("ascii").splitlines(keepends=True)
+    *lines, _ = os.pread(fd, _LARGEST, 0).decode("ascii").split("\n")  # in the last one its writer died
     entries: dict[str, Any] = {}
-    for line in lines:
-        if line.endswith("\n"):  # not one in the middle of which its writer died
-            entries.update(json.loads(line))
+    try:
+        for line in lines:
+            added = json.loads(line)
+            if not isinstance(added, dict):
+                raise ValueError(f"it has a line that is no object, {line[:40]!r}")  # noqa: TRY004
+            entries.update(added)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if entries.get("schema") != SCHEMA:
         raise ValueError("it is no ledger of this version" if entries else "it is empty")
-    try:
-        return Record(entries)
-    except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"it lacks {error}") from error
+    return Record(entries)
+
+
+def _check(entries: dict[str, Any], kinds: dict[str, object], *, optional: bool = False) -> None:
+    for key, kind in kinds.items():
+        if key not in entries:
+            if not optional:
+                raise ValueError(f"it lacks {key!r}")
+        elif not _fits(entries[key], kind):
+            raise ValueError(f"its {key!r} is no such thing: {entries[key]!r:.60}")
+
+
+def _fits(value: object, kind: object) -> bool:
+    if isinstance(kind, (list, tuple)):
+        kinds = kind if isinstance(kind, tuple) else kind * len(value) if isinstance(value, list) else ()
+        return isinstance(value, list) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
+    return type(value) is kind
 
 
 def is_same(path: str, fd: int) -> bool:

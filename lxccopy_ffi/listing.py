@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from . import cgroups, ledger
 from ._raw import default_lxcpath
-from .container import Container
+from .container import ask_state
 from .errors import LxcCopyError, OptionError
 from .names import check_path
 
@@ -15,6 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .ledger import Record
     from .names import StrPath
+
+
+# How long one that starts may take to say so, in seconds.
+_PATIENCE = 1.0
 
 
 class Copy:
@@ -108,7 +113,8 @@ def copies(lxcpath: StrPath | None = None) -> list[Copy]:
 
 def _state(name: str, lxcpath: str) -> tuple[str, int]:
     try:
-        with Container(name, lxcpath) as container:
-            return container.state, container.init_pid
-    except LxcCopyError:
+        if not stat.S_ISREG(os.lstat(f"{lxcpath}/{name}/config").st_mode):
+            return "STOPPED", -1  # nothing can have been started with it, and a pipe would be waited for
+        return ask_state(name, lxcpath, _PATIENCE)
+    except (OSError, LxcCopyError):
         return "STOPPED", -1  # it has half a configuration, or has just gone

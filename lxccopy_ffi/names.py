@@ -23,6 +23,9 @@ _NAME = _ALNUM | frozenset("_.-")
 MAX_NAME = 64
 """Longest name, in characters: the kernel's limit for a host name, which a copy's name becomes."""
 
+MAX_INTERFACE = 15
+"""Longest name of a network interface, in bytes."""
+
 
 def check_name(name: str, what: str = "container name") -> str:
     """Return a container name that is safe as a file name, a host name and a config value, or raise OptionError.
@@ -108,6 +111,57 @@ def check_value(key: str, value: str) -> str:
         raise OptionError(f"the value of {key} must be a str, not {type(value).__name__}")
     if any((ord(character) < 32 and character != "\t") or ord(character) == 127 for character in value):
         raise OptionError(f"the value of {key}, {value!r}, has a control character")
+    return value
+
+
+def check_key(key: str, what: str = "key") -> str:
+    """Return the name of a config or cgroup item, or raise OptionError for what no such name can be.
+
+    Args:
+        key: Printable ASCII without blanks and slashes, such as ``lxc.net.0.type`` or ``memory.max``.
+        what: How an error calls it.
+
+    Raises:
+        OptionError: It is anything else.
+    """
+    if not isinstance(key, str):
+        raise OptionError(f"the {what} must be a str, not {type(key).__name__}")
+    if not key or not key.isascii() or not key.isprintable() or " " in key or "/" in key:
+        raise OptionError(f"the {what} cannot be {key!r}")
+    return key
+
+
+def check_interface(name: str, what: str = "interface") -> str:
+    """Return the name of a network interface, or raise OptionError for what the kernel does not take.
+
+    Args:
+        name: 1 to 15 bytes without blanks, slashes and colons.
+        what: How an error calls it.
+
+    Raises:
+        OptionError: It is anything else.
+    """
+    if not isinstance(name, str):
+        raise OptionError(f"the {what} must be a str, not {type(name).__name__}")
+    forbidden = any(character in "/:" or character.isspace() or not character.isprintable() for character in name)
+    if forbidden or name in {"", ".", ".."} or len(os.fsencode(name)) > MAX_INTERFACE:
+        raise OptionError(f"the {what} cannot be {name!r}: an interface has 1 to {MAX_INTERFACE} printable characters")
+    return name
+
+
+def check_number(name: str, value: int, least: int) -> int:
+    """Return a whole number that fits a C int, or raise OptionError.
+
+    Args:
+        name: How an error calls it.
+        value: The number.
+        least: The smallest that is allowed.
+
+    Raises:
+        OptionError: It is smaller, larger, or no int.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 1 << 31:
+        raise OptionError(f"{name} must be a whole number from {least} on, not {value!r}")
     return value
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from contextlib import ExitStack, suppress
 
 from . import cgroups, ledger, rdepends
 from ._raw import above_stdio, default_lxcpath, unmount
-from .container import Container
+from .container import Container, ask_state
 from .errors import LiblxcError, LxcCopyError, OptionError
 from .ledger import FILE, HIDDEN
 from .locking import forget_lock, lock_directory, locked
-from .names import check_flag, check_name, check_path
+from .names import check_flag, check_name, check_path, random_suffix
 from .processes import command_lines
 from .removal import discard, remove_directory, remove_tree
 from .rename import recover
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 # Between two looks at whether a copy runs, in seconds: a monitor that has just begun answers a little later.
 _SECOND_LOOK = 0.05
+
+# How long a container may take to say that it is stopped, in seconds: one that starts does not answer.
+_PATIENCE = 2.0
 
 
 class Orphan:
@@ -88,12 +92,21 @@ def reap(lxcpath: StrPath | None = None, *, dry_run: bool = False, everything: b
                 try:
                     candidate.bury(orphan)
                 except (OSError, LxcCopyError) as error:
-                    orphan.action, orphan.reason = "failed", str(error)
+                    orphan.action, orphan.reason = "failed", _why(error)
             if orphan is not None:
                 found.append(orphan)
     if not dry_run:
         _forget_locks(path)
     return found
+
+
+def _why(error: OSError | LxcCopyError) -> str:
+    """Why one could not be removed, which is said with its name."""
+    if isinstance(error, LiblxcError):
+        return error.reason or f"liblxc could not {error.operation} it and gave no reason"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 class _Leave(Exception):  # noqa: N818 - it is no error
@@ -124,18 +137,31 @@ class _Candidate:
     def judge(self, *, everything: bool) -> Orphan | None:
         """What it is; None where it is nothing for us. Locks its ledger, until the end."""
         try:
+            if not stat.S_ISDIR(os.lstat(self._directory).st_mode):
+                return None  # a link could lead to another one's
+            if self._hidden:
+                self._hold()
             try:
                 fd = ledger.open_in(self._directory)
             except FileNotFoundError:
                 return self._judge_without_ledger(everything=everything)
             self._stack.callback(os.close, fd)
-            return self._judge_ledger(fd)
+            return self._judge_ledger(fd, everything=everything)
         except _Leave as leave:
             return self._left(leave.reason) if leave.reason else None
+        except FileNotFoundError:
+            return None  # somebody else was faster
         except (OSError, ValueError) as error:
             return self._left(f"its ledger cannot be read: {error}")
 
-    def _judge_ledger(self, fd: int) -> Orphan:
+    def _hold(self) -> None:
+        """Lock a hidden directory before its ledger is touched: who renames or removes something has it locked."""
+        fd = above_stdio(os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+        self._stack.callback(os.close, fd)
+        if not ledger.lock(fd, self._directory):
+            raise _Leave
+
+    def _judge_ledger(self, fd: int, *, everything: bool) -> Orphan:
         status = os.fstat(fd)
         if status.st_uid != os.geteuid() or not ledger.lock(fd, f"{self._directory}/{FILE}"):
             raise _Leave  # another user's, or somebody has it
@@ -145,6 +171,8 @@ class _Candidate:
         self._check_gone(record)
         if self._hidden and record.task != "rename":
             return self._orphan("its maker died")
+        if record.detached and not record.started and not everything:
+            raise _Leave  # it was made for others to start
         self._check_stopped(record.name)
         if record.task == "rename":
             self._check_stopped(str(record.entries["to"]))
@@ -158,8 +186,8 @@ class _Candidate:
         check_name(record.name)
         if not record.is_of_this_machine:
             raise _Leave(f"it was made on another machine or in a container, {record.entries['host']!r}")
-        if not self._hidden and record.name != self._name:
-            raise _Leave(f"its ledger is that of {record.name!r}")
+        if not self._hidden and (record.name != self._name or record.task == "rename"):
+            raise _Leave(f"its ledger is that of {record.name!r}, or of its renaming")
         # A maker that has let it go may live on.
         if record.lives(record.monitor) or (record.lives(record.creator) and not record.detached):
             raise _Leave
@@ -168,16 +196,13 @@ class _Candidate:
 
     def _judge_without_ledger(self, *, everything: bool) -> Orphan:
         """What has none: a hidden directory of ours, or an ephemeral container of others."""
-        try:
-            status = os.lstat(self._directory if self._hidden else f"{self._directory}/config")
-        except (FileNotFoundError, NotADirectoryError):
-            raise _Leave from None
-        if status.st_uid != os.geteuid():
-            raise _Leave
         if self._hidden:
+            if os.lstat(self._directory).st_uid != os.geteuid():
+                raise _Leave
             return self._orphan("its maker died at once, or at the very end")
-        if not everything:
+        if not everything or os.lstat(f"{self._directory}/config").st_uid != os.geteuid():
             raise _Leave
+        self._check_config(self._name)
         try:
             with Container(self._name, self._lxcpath) as container:
                 if container.config("lxc.ephemeral") != "1":
@@ -197,18 +222,24 @@ class _Candidate:
 
     def _check_stopped(self, name: str) -> None:
         """That it does not run; looked at twice, and also for a monitor that is in another network namespace."""
-        title = f"[lxc monitor] {self._lxcpath} {name}"
+        self._check_config(name)
         for look in range(2):
             if look:
                 time.sleep(_SECOND_LOOK)
-            if any(line == title for _, line in command_lines()):
+            if _is_monitored(name, self._lxcpath):
                 raise _Leave
             try:
-                with Container(name, self._lxcpath) as container:
-                    if container.state != "STOPPED":
-                        raise _Leave
+                if ask_state(name, self._lxcpath, _PATIENCE)[0] != "STOPPED":
+                    raise _Leave
             except LiblxcError:
                 pass  # half of a configuration, with which nothing can have been started
+
+    def _check_config(self, name: str) -> None:
+        """That its configuration is a file of ours: one of others' can have hooks, which would be run by us."""
+        with suppress(FileNotFoundError):
+            status = os.lstat(f"{self._lxcpath}/{name}/config")
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                raise _Leave("its configuration is another user's, or no file; see whether it can be trusted")
 
     def bury(self, orphan: Orphan) -> None:
         """Do what is to be done with it.
@@ -226,16 +257,15 @@ class _Candidate:
             with locked(record.name, self._lxcpath):
                 recover(self._directory, record)
             return
-        for place in _mounts_below(self._directory):
+        for place in _mounts_below(os.path.realpath(self._directory)):
             unmount(place)
         if self._hidden:
-            remove_tree(self._directory, last=FILE)
+            self._bury_hidden()
             return
-        if record is not None:
-            _remove_cgroups(record)
+        _remove_cgroups(self._name, record)
+        if record is not None and record.base[1]:
             with suppress(FileNotFoundError):
-                if record.base[1]:
-                    rdepends.forget(record.base, (self._lxcpath, record.name))
+                rdepends.forget(record.base, (self._lxcpath, record.name))
         try:
             discard(self._name, self._lxcpath)
         except LiblxcError as error:
@@ -243,6 +273,33 @@ class _Candidate:
                 raise
             remove_directory(self._name, self._lxcpath)  # half of a configuration
             forget_lock(self._name, self._lxcpath)
+
+    def _bury_hidden(self) -> None:
+        directory = self._directory
+        if self._record is None:
+            # Its maker may live, and be about to give it its name: only one of us can rename it.
+            directory = f"{self._lxcpath}/{HIDDEN}{random_suffix()}"
+            try:
+                os.rename(self._directory, directory)
+            except FileNotFoundError:
+                return
+        remove_tree(directory, last=FILE)
+
+
+def _is_monitored(name: str, lxcpath: str) -> bool:
+    """Whether there is a monitor of liblxc's for a container, by whatever path its lxcpath was named."""
+    start, end = "[lxc monitor] ", f" {name}"
+    lines = [line for _, line in command_lines() if line.startswith(start) and line.endswith(end)]
+    return any(_is_same_directory(line[len(start) : -len(end)], lxcpath) for line in lines)
+
+
+def _is_same_directory(path: str, other: str) -> bool:
+    if path == other:
+        return True
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
 
 
 def _mounts_below(directory: str) -> Iterator[str]:
@@ -254,10 +311,10 @@ def _mounts_below(directory: str) -> Iterator[str]:
     return reversed([place for place in places if place.startswith(f"{directory}/")])
 
 
-def _remove_cgroups(record: Record) -> None:
-    """Those that the ledger names; and, where its writer died before it knew them, those that have the copy's name."""
-    noted = {(str(group[0]), str(group[1])) for group in record.entries.get("cgroups", [])}
-    cgroups.remove(noted or cgroups.of_name(record.name))
+def _remove_cgroups(name: str, record: Record | None) -> None:
+    """Those that the ledger names; and, where nobody has noted them, those that have the copy's name."""
+    noted = {(controllers, path) for controllers, path in record.entries.get("cgroups", [])} if record else set()
+    cgroups.remove(cgroups.named(noted, name) or cgroups.of_name(name))
 
 
 def _forget_locks(lxcpath: str) -> None:

@@ -6,8 +6,11 @@ Both have two lines for each container: its lxcpath and its name. liblxc destroy
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
+from ._raw import above_stdio
 from .identity import prepared
 from .locking import locked
 
@@ -28,10 +31,16 @@ def bases(directory: str) -> list[Pair]:
 
 def _read(file: str) -> list[Pair]:
     try:
-        with open(file, encoding="utf-8", errors="surrogateescape", newline="") as text:
-            lines = text.read().removesuffix("\n").split("\n")
-    except FileNotFoundError:
+        fd = above_stdio(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+            return []  # none, or a link or a socket, which liblxc never makes
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
         return []
+    with open(fd, encoding="utf-8", errors="surrogateescape", newline="") as text:
+        lines = text.read().removesuffix("\n").split("\n")
     return list(zip(lines[::2], lines[1::2]))
 
 
@@ -59,6 +68,9 @@ def forget(base: Pair, snapshot: Pair) -> None:
 
 def _change(base: Pair, old: Pair, new: list[Pair]) -> None:
     lxcpath, name = base
+    # The pair can be from a copy's file, and who has written that is not to be trusted with our paths.
+    if not lxcpath.startswith("/") or "/" in name or ".." in (name, *lxcpath.split("/")) or "\0" in lxcpath + name:
+        return
     file = f"{lxcpath}/{name}/lxc_snapshots"
     if not os.path.lexists(file):
         return

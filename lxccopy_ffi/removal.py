@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import ExitStack, contextmanager, suppress
 
 from . import identity, rdepends
-from ._raw import NO_MOUNTS, openat2
+from ._raw import NO_MOUNTS, above_stdio, openat2
 from .container import Container
 from .errors import LiblxcError
 from .faults import reach
@@ -16,6 +17,10 @@ from .locking import forget_lock
 from .names import random_suffix
 from .storage import Storage
 from .tmpfs import MERGED, UPPER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def discard(name: str, lxcpath: str) -> None:
@@ -77,17 +82,32 @@ def remove_directory(name: str, lxcpath: str) -> None:
     forget_lock(name, lxcpath)
     reach("lock-removed")
     tomb = f"{lxcpath}/{HIDDEN}{random_suffix()}"
-    try:
-        os.rename(directory, tomb)  # its name is free from here on
-    except FileNotFoundError:
-        return
-    reach("entombed")
-    try:
-        remove_tree(tomb, last=FILE)
-    except BaseException:
-        if os.path.isdir(tomb) and not os.path.lexists(directory):
-            os.rename(tomb, directory)
-        raise
+    with held(directory):
+        try:
+            os.rename(directory, tomb)  # its name is free from here on
+        except FileNotFoundError:
+            return
+        reach("entombed")
+        try:
+            remove_tree(tomb, last=FILE)
+        except BaseException:
+            if os.path.isdir(tomb) and not os.path.lexists(directory):
+                os.rename(tomb, directory)
+            raise
+
+
+@contextmanager
+def held(directory: str) -> Iterator[None]:
+    """Keep reap() from taking a directory that has no ledger, or loses it, for a dead one's while we remove it."""
+    import fcntl
+
+    with ExitStack() as stack:
+        with suppress(OSError):  # then they may both remove it
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = above_stdio(os.open(directory, flags))
+            stack.callback(os.close, fd)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def _remove(path: str, *, keep: bool = False) -> None:
@@ -105,7 +125,8 @@ def _remove(path: str, *, keep: bool = False) -> None:
 def remove_tree(path: str, *, keep: bool = False, last: str = "") -> None:
     """Remove a directory and all below it, through no link and no mount point. Idempotent.
 
-    However deep it is: what is in a subdirectory is moved up before the subdirectory goes.
+    However deep it is: what is in a subdirectory is moved up before the subdirectory goes. What others remove meanwhile
+    is as good as removed by us.
 
     Args:
         path: The directory; anything else is left alone.
@@ -138,11 +159,13 @@ def remove_tree(path: str, *, keep: bool = False, last: str = "") -> None:
                 number = _remove_entry(top, entry, number)
         if last and _exists_at(last, top):
             reach("emptied")
-            os.unlink(last, dir_fd=top)
+            with suppress(FileNotFoundError):
+                os.unlink(last, dir_fd=top)
     finally:
         os.close(top)
     if not keep:
-        os.rmdir(path)
+        with suppress(FileNotFoundError):
+            os.rmdir(path)
 
 
 def _remove_entry(top: int, entry: str, number: int) -> int:
@@ -151,6 +174,8 @@ def _remove_entry(top: int, entry: str, number: int) -> int:
         os.unlink(entry, dir_fd=top)
     except IsADirectoryError:
         pass
+    except FileNotFoundError:
+        return number
     else:
         return number
     fd = openat2(top, entry, os.O_DIRECTORY, NO_MOUNTS)

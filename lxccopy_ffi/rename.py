@@ -7,7 +7,7 @@ import os
 from contextlib import ExitStack, suppress
 
 from . import identity, ledger, notices, rdepends, relocate
-from ._raw import rename_new
+from ._raw import above_stdio, rename_new
 from .clone import check_target, clone, exists, open_source, open_system, personalise, read_config
 from .container import Container
 from .errors import AccessError, UnsupportedError
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from .clone import Progress
     from .ledger import Record
     from .names import StrPath
+
+
+# A container's configuration before and after it is renamed, as its journal calls them.
+_CONFIGS = ("old", "new")
 
 
 def rename(
@@ -123,9 +127,9 @@ def _move(old: Container, name: str) -> Container:
     """Rename the directory, with all that speaks of it; or nothing, if anything fails."""
     lxcpath, before = old.lxcpath, old.name
     try:
-        with locked(before, lxcpath), ExitStack() as undo:
+        with locked(before, lxcpath), ExitStack() as always, ExitStack() as undo:
             _check(old)  # nobody else changes it from here on
-            journal = _Journal(old, name, undo)
+            journal = _Journal(old, name, always, undo)
             try:
                 rename_new(old.directory, f"{lxcpath}/{name}")
             except FileExistsError:
@@ -155,25 +159,29 @@ class _Journal:
     Args:
         old: The container.
         name: The name that it gets.
+        always: Gets what is to be done in any case.
         undo: Gets what gives the old one back.
 
     Attributes:
         bases: Those whose memory of it changes.
     """
 
-    def __init__(self, old: Container, name: str, undo: ExitStack) -> None:
+    def __init__(self, old: Container, name: str, always: ExitStack, undo: ExitStack) -> None:
         self._target = f"{old.lxcpath}/{name}"
-        self._directory = f"{old.lxcpath}/{HIDDEN}{random_suffix()}"
+        self._directory = ""
         new_texts = _new_texts(old, self._target, name)
         self.bases = [*({*rdepends.bases(old.directory)} - {(old.lxcpath, old.name)})]
         undo.callback(self._recover)
-        os.mkdir(self._directory, 0o700)
+        self._make_directory(old.lxcpath, always)
         self._ledger = Ledger(self._directory, task="rename", name=old.name, to=name, base=("", ""))
         self._files = list(new_texts)
         for number, file in enumerate(self._files):
             path = f"{old.directory}/{file}"
             os.link(path, f"{self._directory}/old-{number}", follow_symlinks=False)
             write_like(path, f"{self._directory}/new-{number}", new_texts[file].encode("utf-8", "surrogateescape"))
+        # By these it is known again: the number of a directory alone is soon another one's when that is gone.
+        for kind in _CONFIGS:
+            os.link(f"{self._directory}/{kind}-0", f"{self._directory}/{kind}-config", follow_symlinks=False)
         storage = Storage(old)
         inside = _read_identity(storage) if storage.is_on_host else {}
         for number, content in enumerate(inside.values()):
@@ -189,6 +197,18 @@ class _Journal:
         )
         reach("journal-written")
 
+    def _make_directory(self, lxcpath: str, always: ExitStack) -> None:
+        """Make it and hold it: a reap() takes no directory that has no ledger from those who do."""
+        while True:
+            self._directory = f"{lxcpath}/{HIDDEN}{random_suffix()}"
+            os.mkdir(self._directory, 0o700)
+            with suppress(FileNotFoundError):
+                fd = above_stdio(os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                always.callback(os.close, fd)
+                if ledger.lock(fd, self._directory):
+                    return
+            # It was faster than we.
+
     def exchange_files(self) -> None:
         """Put the new files in place of the old ones."""
         for number, file in enumerate(self._files):
@@ -199,7 +219,7 @@ class _Journal:
         if os.path.exists(f"{self._directory}/{FILE}") and hasattr(self, "_ledger"):
             recover(self._directory, ledger.read(self._ledger.fd))
             self._ledger.close()
-        elif os.path.isdir(self._directory):  # nothing was changed yet, or all is done
+        elif self._directory:  # nothing was changed yet, or all is done
             remove_tree(self._directory)
 
     def close(self) -> None:
@@ -224,7 +244,7 @@ def recover(journal: str, record: Record) -> None:
     entries = record.entries
     lxcpath, before, name = os.path.dirname(journal), record.name, check_name(entries["to"])
     if "inode" in entries:  # otherwise nothing was changed yet
-        directory = _find(entries["inode"], [f"{lxcpath}/{name}", f"{lxcpath}/{before}"])
+        directory = _find(journal, entries["inode"], [f"{lxcpath}/{name}", f"{lxcpath}/{before}"])
         for base in entries["bases"]:
             rdepends.replace((base[0], base[1]), (lxcpath, name), (lxcpath, before))
         for number, file in enumerate(entries["files"]):
@@ -237,12 +257,16 @@ def recover(journal: str, record: Record) -> None:
     remove_tree(journal, last=FILE)
 
 
-def _find(inode: int, directories: list[str]) -> str:
+def _find(journal: str, inode: int, directories: list[str]) -> str:
     for directory in directories:
         with suppress(FileNotFoundError):
-            if os.lstat(directory).st_ino == inode:
+            config = os.lstat(f"{directory}/config")
+            same = [os.path.samestat(config, os.lstat(f"{journal}/{kind}-config")) for kind in _CONFIGS]
+            if os.lstat(directory).st_ino == inode and any(same):
                 return directory
-    raise UnsupportedError(f"what was to be renamed is neither {' nor '.join(directories)}")
+    raise UnsupportedError(
+        f"what was to be renamed is neither {' nor '.join(directories)} any more; if it is gone, remove {journal}"
+    )
 
 
 def _read_identity(storage: Storage) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ import time
 from . import cgroups
 from ._raw import above_stdio, fail, ffi, lib, string_list, text, wait_readable
 from .faults import KILL_AT, reach
-from .processes import descendants, kill
+from .processes import command_lines, descendants, kill, parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ _ENDED = "its init ended at once"
 
 # How long a start that was interrupted may still take before its processes are killed, in seconds.
 _GRACE = 5.0
+
+# How often a start that takes long is looked at, in seconds.
+_LOOK = 1.0
 
 # How long its helper may take to report that, in seconds.
 _ENDING = 1.5
@@ -75,9 +78,9 @@ class Guard:
         Args:
             tidy: It shall still remove the container when that has stopped.
         """
-        plan, self._plan = self._plan, None
-        if plan is not None:
-            lib.lxccopy_dismiss(plan, tidy)
+        if self._plan is not None:
+            lib.lxccopy_dismiss(self._plan, tidy)  # which does nothing when repeated, after an interrupt
+            self._plan = None
 
     def __del__(self) -> None:
         if self._plan is not None and self._plan.guard > 0:
@@ -173,12 +176,12 @@ class Spawn:
         finally:
             try:
                 if plan.helper > 0:
-                    self._finish(plan, name)
+                    self._finish(plan, name, lxcpath)
             finally:
                 if plan.helper > 0:  # interrupted before it had begun; the helper is in the monitor's cgroup
-                    self._finish(plan, name)
+                    self._finish(plan, name, lxcpath)
 
-    def _finish(self, plan: Any, name: str) -> None:  # noqa: ANN401 - C data
+    def _finish(self, plan: Any, name: str, lxcpath: str) -> None:  # noqa: ANN401 - C data
         end: Any = ffi.new("struct lxccopy_end *")
         lib.lxccopy_finish(plan, end)
         reach("reported")
@@ -188,10 +191,16 @@ class Spawn:
         self.monitor = above_stdio(end.monitor) if end.monitor >= 0 else -1
         self.monitor_pid = report.monitor_pid
         self.failed = report.step != lib.LXCCOPY_STARTED
+        if report.step == lib.LXCCOPY_STEP_HELPER:
+            self.cgroups |= _end_monitor(name, lxcpath)
         if self.monitor >= 0:
-            self.cgroups |= cgroups.of_process(report.init_pid, name)
+            payload = cgroups.of_process(report.init_pid, name)
+            if len(payload) < len(self.cgroups):  # it has ended already, so cgroup1 does not tell
+                payload |= cgroups.of_name(name)
+            self.cgroups |= payload
         else:
-            cgroups.remove(self.cgroups)
+            # Where the monitor was killed, there is the payload's, too.
+            cgroups.remove(self.cgroups | (cgroups.of_name(name) if self.failed else set()))
         if self.failed:
             ended = report.step == lib.LXCCOPY_STEP_MONITOR and report.error == errno.ESRCH
             words = [_ENDED if ended else _STEPS.get(report.step, "")]
@@ -200,12 +209,41 @@ class Spawn:
             self.failure = ": ".join(filter(None, words))
 
 
+def _end_monitor(name: str, lxcpath: str) -> set[cgroups.Membership]:
+    """Kill the monitor that a helper which died has left, with all that it has started; return their cgroups.
+
+    As long as a start is under way a monitor answers nobody, so nothing else would end it.
+    """
+    memberships: set[cgroups.Membership] = set()
+    for monitor, line in command_lines():
+        if line == f"[lxc monitor] {lxcpath} {name}":
+            pids = [monitor, *descendants(monitor)]
+            for pid in pids:
+                memberships |= cgroups.of_process(pid, name)
+            for pid in pids:
+                kill(pid)
+    return memberships
+
+
 def _await_report(socket: int, helper: int, name: str) -> None:
     try:
-        wait_readable(socket)
+        while not wait_readable(socket, _LOOK):
+            if _has_lost_monitor(helper):
+                end_start(socket, helper, name)
     except BaseException:
         await_or_kill(socket, helper, name)
         raise
+
+
+def _has_lost_monitor(helper: int) -> bool:
+    """Whether the monitor died just when it had made the container's init, which then waits for it, and we for that."""
+    try:
+        ours = os.stat("/proc/self/ns/pid").st_ino
+        return any(
+            parent(pid) == helper and os.stat(f"/proc/{pid}/ns/pid").st_ino != ours for pid in descendants(helper)
+        )
+    except OSError:
+        return False  # they are on their way
 
 
 def await_or_kill(socket: int, helper: int, name: str) -> None:

@@ -91,9 +91,10 @@ def _reap(parsed: Parsed, show: Callable[[str], None], complain: Callable[[str],
     else:
         for orphan in found:
             if orphan.action in ("left", "failed"):
-                complain(f"cannot remove {orphan.name!r} in {orphan.lxcpath}: {orphan.reason}")
+                complain(_printable(f"cannot remove {orphan.name!r} in {orphan.lxcpath}: {orphan.reason}"))
             elif "quiet" not in parsed:
-                show(f"{'would be ' if dry_run else ''}{orphan.action}: {orphan.name}; {orphan.reason}\n")
+                text = f"{'would be ' if dry_run else ''}{orphan.action}: {orphan.name}; {orphan.reason}"
+                show(f"{_printable(text)}\n")
     return all(orphan.action != "failed" for orphan in found)
 
 
@@ -127,7 +128,7 @@ def _row(copy: Copy) -> tuple[str, ...]:
     import shlex
 
     tmpfs = "" if copy.tmpfs_size is None else f"{_bytes(copy.tmpfs_used)}/{_bytes(copy.tmpfs_size)}"
-    return (
+    cells = (
         copy.name,
         copy.base,
         f"{copy.state} (orphan)" if copy.orphan else copy.state,
@@ -135,8 +136,9 @@ def _row(copy: Copy) -> tuple[str, ...]:
         f"{copy.creator}{'' if copy.creator_alive else ' (gone)'}",
         tmpfs or "-",
         _bytes(copy.memory),
-        _printable(" ".join(map(shlex.quote, copy.command))) or "-",
+        " ".join(map(shlex.quote, copy.command)) or "-",
     )
+    return tuple(map(_printable, cells))
 
 
 def _printable(text: str) -> str:

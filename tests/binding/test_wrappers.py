@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from binding_helpers import isolated, made
+from binding_helpers import await_init, isolated, made, quick_copy
 from conftest import cgroups, require
 
 from lxccopy_ffi import Container, EphemeralCopy, LiblxcMissingError, _raw
@@ -29,14 +29,6 @@ from lxccopy_ffi.locking import forget_lock
 from lxccopy_ffi.removal import discard
 
 NULL: Any = ffi.NULL
-
-# An init that halts and reboots at once, where busybox's takes two seconds.
-INIT = """#!/bin/sh
-trap 'poweroff -f' USR1
-trap 'reboot -f' TERM
-sleep 1000 &
-while :; do wait; done
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -60,36 +52,14 @@ def base(lxcpath: str) -> Iterator[Any]:
 @pytest.fixture
 def copy(lxcpath: str) -> Iterator[EphemeralCopy]:
     """A running copy of the base with an init that is quick to halt."""
-    quick = EphemeralCopy("base", lxcpath=lxcpath)
-    try:
-        container = quick.create()
-        script = Path(container.directory, "overlay/delta/quick-init")
-        script.write_text(INIT, encoding="ascii")
-        script.chmod(0o755)
-        container.set_config("lxc.init.cmd", "/quick-init")
-        container.save_config()
-        quick.start()
-        await_init(container.init_pid)
-        yield quick
-    finally:
-        quick.close()
+    with quick_copy(lxcpath) as running:
+        yield running
 
 
 @pytest.fixture
 def c(copy: EphemeralCopy) -> Any:
     """The running copy's handle."""
     return copy.container._c
-
-
-def await_init(pid: int) -> None:
-    """Wait until an init has its signal handlers, without which the kernel drops the signals."""
-    wanted = 1 << signal.SIGUSR1 - 1 | 1 << signal.SIGTERM - 1
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-        if int(status.partition("SigCgt:")[2].split()[0], 16) & wanted == wanted:
-            return
-    pytest.fail("init has set no handlers")
 
 
 def strings(pointer: Any) -> list[str]:

@@ -14,8 +14,9 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from conftest import ROOT
 
 from lxccopy_ffi import Container, EphemeralCopy, _raw, clone, create_base
 from lxccopy_ffi.locking import forget_lock
+from lxccopy_ffi.processes import command_lines, is_alive, start_time
 from lxccopy_ffi.removal import discard
 
 # Who the root of an id-mapped container is on the host.
@@ -207,6 +209,54 @@ def reboot(copy: EphemeralCopy) -> None:
     os.close(pidfd)
     while copy.container.init_pid in (-1, init) or copy.container.state != "RUNNING":
         assert copy.container._monitor >= 0
+
+
+def titled(title: str) -> list[int]:
+    """The processes whose command line begins with these words, such as ``[lxccopy guard] LXCPATH``."""
+    return [pid for pid, line in command_lines() if f"{line} ".startswith(f"{title} ")]
+
+
+def await_guards(lxcpath: str) -> None:
+    """Wait until those who end what was running when its maker died have done so."""
+    deadline = time.monotonic() + 20
+    began = {}
+    for pid in titled(f"[lxccopy guard] {lxcpath}"):
+        with suppress(OSError):
+            began[pid] = start_time(pid)
+    while any(is_alive(pid, when) for pid, when in began.items()):  # a title goes before what is locked
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class Pause:
+    """A hook that says when it is there, and goes on when it is told, or when the test ends.
+
+    Args:
+        directory: Where to write it.
+        first: What it does before that.
+    """
+
+    def __init__(self, directory: Path, first: str = "") -> None:
+        for name in ("at", "go"):
+            os.mkfifo(directory / name)
+        self._at, self._go = (os.open(directory / name, os.O_RDWR | os.O_CLOEXEC) for name in ("at", "go"))
+        self.hook = script(directory / "pause", f"{first}\necho $PPID >{directory}/at\nread line <{directory}/go")
+
+    def __enter__(self) -> Pause:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._at)
+        os.close(self._go)
+
+    def wait(self) -> int:
+        """Wait until it is there, and return the process id of the monitor that runs it."""
+        assert _raw.wait_readable(self._at, 20)
+        return int(os.read(self._at, 100).split()[0])
+
+    def go_on(self) -> None:
+        """Tell it to."""
+        os.write(self._go, b"\n")
 
 
 class Player:

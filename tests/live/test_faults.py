@@ -8,18 +8,16 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, Cli, Left
-from live_helpers import changes, mapped, plain, removed, running, tree, with_subordinate_ids
+from live_helpers import await_guards, changes, mapped, plain, removed, running, tree, with_subordinate_ids
 
 from lxccopy_ffi import Container, clone, rdepends, reap, rename
 from lxccopy_ffi.faults import STEPS
-from lxccopy_ffi.processes import command_lines
 from lxccopy_ffi.removal import discard
 
 RUN = "import sys; from lxccopy_ffi import run; run('source', ['true'], lxcpath=sys.argv[1], tmpfs=True)"
@@ -116,14 +114,6 @@ def call(way: str, lxcpath: str, step: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command_of(way, lxcpath), capture_output=True, text=True, check=False, timeout=60, env=environment
     )
-
-
-def await_guards(lxcpath: str) -> None:
-    """Wait until those who end what was running when its maker died have done so."""
-    deadline = time.monotonic() + 20
-    while any(line.startswith(f"[lxccopy guard] {lxcpath} ") for _, line in command_lines()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def seen(lxcpath: str, source: Path) -> tuple[list[str], list[tuple[str, str]], dict[str, tuple[object, ...]]]:

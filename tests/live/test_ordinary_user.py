@@ -107,6 +107,13 @@ def test_running_copy(user: World) -> None:
     assert missing.startswith("UnsupportedError: only root can keep")
 
 
+def test_check(user: World) -> None:
+    """--check says that it works, and no line of it asks for anything that the user lacks."""
+    done = user.lxccopy("--check")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "missing" not in {line.split()[0] for line in done.stdout.splitlines()}
+
+
 def test_base_belongs_to_mapped_root(user: World) -> None:
     """The base's files belong to the user's first subordinate id, and its directory is closed to strangers."""
     base = user.lxcpath / "base"

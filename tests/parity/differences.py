@@ -284,6 +284,12 @@ def _forget(theirs: Outcome, ours: Outcome, kind: str) -> bool:
     return found
 
 
+@_difference("DESIGN §7")
+def ledger(_: Outcome, ours: Outcome) -> bool:
+    """A throwaway copy says of itself who made it, in a file in its directory, for the case that it outlives him."""
+    return bool(_drop(ours, rf"((lxc|new)/{_COPY}|captured)/\.lxccopy"))
+
+
 # Who the copy is
 
 

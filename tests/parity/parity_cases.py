@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import differences as d
 import parity_bases as bases
@@ -407,7 +407,23 @@ HELP = (
     refused("missing argument", "-n base -s -N", "-N needs an argument", told=d.short_usage_errors),
 )
 
-CASES: tuple[Case, ...] = (
+
+def _with_ledgers(*cases: Case) -> tuple[Case, ...]:
+    """The same, with the difference that all share which leave a throwaway copy running, or a picture of one."""
+    return tuple(
+        replace(case, differences=(d.ledger, *case.differences)) if _leaves_a_copy(case) else case for case in cases
+    )
+
+
+def _leaves_a_copy(case: Case) -> bool:
+    options = case.arguments.split()
+    tasks = [option for option in options if option in ("-e", "--ephemeral", "-s", "-R")]
+    runs = case.status == 0 or case.prepare is bases.captured
+    stays = [option for option in options if option in ("-F", "-d")][-1:] == ["-F"]
+    return runs and not stays and tasks[-1:] in (["-e"], ["--ephemeral"]) and not {"--", "-D"} & set(options)
+
+
+CASES = _with_ledgers(
     *COPIES,
     *EPHEMERAL,
     *COMMANDS,
@@ -424,7 +440,7 @@ CASES: tuple[Case, ...] = (
 )
 
 BINDS = "-m bind=@/src/dir:/srv:ro,bind=@/src/file:/opt/file"
-DEBIAN_CASES: tuple[Case, ...] = (
+DEBIAN_CASES = _with_ledgers(
     Case("plain", "-n debian -N COPY", IDENTITY),
     Case("snapshot", "-n debian -N COPY -s", IDENTITY),
     Case("snapshot, name kept, elsewhere", "-n debian -N COPY -s -K -p @/new"),

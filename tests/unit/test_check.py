@@ -328,7 +328,6 @@ def test_unknown_lxcpath() -> None:
 
 
 USER_LACKS = [
-    ("user", ("nobody is an ordinary user, and copies are started as root so far", "sudo lxccopy"), {}),
     ("lxcpath", ("is not for nobody to write", "use -P with a directory of yours"), {}),
     ("overlay", ("the kernel has not loaded it", "as root: modprobe overlay"), {"script": NO_OVERLAY}),
     (
@@ -401,7 +400,7 @@ def test_what_an_ordinary_user_has(lxcpath: Path) -> None:
     script = f"echo 65534:200000:65536 >{lxcpath.parent}/ids"
     script += "".join(f"; mount --bind {lxcpath.parent}/ids /etc/{file}" for file in ("subuid", "subgid"))
     found = look(lxcpath, code=AS_USER, script=script, XDG_RUNTIME_DIR=str(lxcpath))
-    names = ["liblxc", "kernel", "SIGCHLD", "tmpfs", "run", "subordinate ids", "lxcpath"]
+    names = ["liblxc", "user", "kernel", "SIGCHLD", "tmpfs", "run", "subordinate ids", "lxcpath"]
     assert dict.fromkeys(names, "ok") == {name: found[name][0] for name in names}
     assert "65536 for nobody" == found["subordinate ids"][1]
 

@@ -15,7 +15,10 @@ from lxccopy_ffi.names import (
     MAX_NAME,
     check_file,
     check_flag,
+    check_interface,
+    check_key,
     check_name,
+    check_number,
     check_path,
     check_seconds,
     check_value,
@@ -174,6 +177,49 @@ def test_bad_seconds(value: Any) -> None:
     """What is no number of seconds is refused by its name, and quoted."""
     with pytest.raises(OptionError, match=f"^timeout must be a number of seconds, not {re.escape(repr(value))}$"):
         check_seconds("timeout", value)
+
+
+@pytest.mark.parametrize("key", ["lxc.net.0.type", "memory.max", "hugetlb.2MB.max", "x"])
+def test_good_key(key: str) -> None:
+    """The names of config and cgroup items are returned as they are."""
+    assert key == check_key(key)
+
+
+@pytest.mark.parametrize(
+    "key", ["", " ", "a b", "a/b", "../x", "a\n", "a\0", "\u00e4", "\udcff", None, 7, b"memory.max"]
+)
+def test_bad_key(key: Any) -> None:
+    """What leads elsewhere, ends a line or is no str is refused by name."""
+    with pytest.raises(OptionError, match=r"^the prefix "):
+        check_key(key, "prefix")
+
+
+@pytest.mark.parametrize("name", ["lo", "eth0", "veth1.2@x", "a" * 15, "\u00e4" * 7])
+def test_good_interface(name: str) -> None:
+    """What the kernel takes as the name of an interface is returned as it is."""
+    assert name == check_interface(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "a:b", "a b", "a\t", "a\0", "a" * 16, "\u00e4" * 8, None, 7, b"lo"]
+)
+def test_bad_interface(name: Any) -> None:
+    """What the kernel does not take, counted in bytes, is refused by name."""
+    with pytest.raises(OptionError, match=r"^the new name "):
+        check_interface(name, "new name")
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1, (1 << 31) - 1])
+def test_good_number(value: int) -> None:
+    """A number from the least on, up to a C int's, is returned as it is."""
+    assert value == check_number("tty", value, -1)
+
+
+@pytest.mark.parametrize("value", [-2, 1 << 31, 1.0, True, "1", None])
+def test_bad_number(value: Any) -> None:
+    """A number that is too small or too large, and what is none, is refused by name."""
+    with pytest.raises(OptionError, match=r"^tty must be a whole number from -1 on, not "):
+        check_number("tty", value, -1)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from lxccopy_ffi import _raw
 from lxccopy_ffi._raw import milliseconds, wait_any, wait_readable
-from lxccopy_ffi.container import Child
+from lxccopy_ffi.children import Child
 
 # The longest time that poll(2) takes, in milliseconds: a C int.
 LONGEST = (1 << 31) - 1
