@@ -9,6 +9,7 @@ enum lxccopy_stage {
 	LXCCOPY_ENTERED = 0,	/* attach() has put it into the container */
 	LXCCOPY_FAILED_ROOT,	/* but not into the container's root directory */
 	LXCCOPY_FAILED_CWD,
+	LXCCOPY_FAILED_USER,	/* its user or groups cannot be set */
 	LXCCOPY_FAILED_EXEC,
 };
 
@@ -18,7 +19,23 @@ struct lxccopy_command {
 	int terminal;		/* which of 0 to 2 becomes the controlling terminal, or -1 */
 	int outcome_fd;		/* gets a pair of stage and errno when it has entered, and one more if it then fails */
 	uint64_t root[2];	/* device and inode of the container's root directory; 0 where it cannot be seen */
+	bool as_user;		/* or else root, as attach() has made it */
+	uid_t uid;
+	gid_t gid;
+	gid_t *groups;
+	size_t group_count;
 };
+
+/* 32 bits architectures have calls with ids of 16 bits under the plain names. */
+#ifdef SYS_setuid32
+#define SET_GROUPS SYS_setgroups32
+#define SET_GID SYS_setresgid32
+#define SET_UID SYS_setresuid32
+#else
+#define SET_GROUPS SYS_setgroups
+#define SET_GID SYS_setresgid
+#define SET_UID SYS_setresuid
+#endif
 
 static void tell(int fd, int stage, int error)
 {
@@ -36,6 +53,14 @@ static bool in_root_of(const struct lxccopy_command *command)
 
 	return !command->root[1] || (stat("/", &root) == 0 && root.st_dev == command->root[0] &&
 				     root.st_ino == command->root[1]);
+}
+
+/* The C library's functions of these names would wait for the threads that our caller has and we have not. */
+static bool become_user(const struct lxccopy_command *command)
+{
+	return syscall(SET_GROUPS, command->group_count, command->groups) == 0 &&
+	       syscall(SET_GID, command->gid, command->gid, command->gid) == 0 &&
+	       syscall(SET_UID, command->uid, command->uid, command->uid) == 0;
 }
 
 /* Runs in the container, in a fork of our caller: nothing but system calls here. */
@@ -61,6 +86,10 @@ static int command_exec(void *payload)
 	}
 	if (command->cwd && chdir(command->cwd) < 0) {
 		tell(fd, LXCCOPY_FAILED_CWD, errno);
+		_exit(126);
+	}
+	if (command->as_user && !become_user(command)) {
+		tell(fd, LXCCOPY_FAILED_USER, errno);
 		_exit(126);
 	}
 	execvp(command->argv[0], command->argv);

@@ -196,6 +196,7 @@ void lxccopy_finish(struct lxccopy_plan *plan, struct lxccopy_end *end);
 #define LXCCOPY_ENTERED ...
 #define LXCCOPY_FAILED_ROOT ...
 #define LXCCOPY_FAILED_CWD ...
+#define LXCCOPY_FAILED_USER ...
 #define LXCCOPY_FAILED_EXEC ...
 
 struct lxccopy_command {
@@ -204,6 +205,11 @@ struct lxccopy_command {
 	int terminal;
 	int outcome_fd;
 	uint64_t root[2];
+	bool as_user;
+	uid_t uid;
+	gid_t gid;
+	gid_t *groups;
+	size_t group_count;
 };
 
 void default_attach_options(lxc_attach_options_t *options);

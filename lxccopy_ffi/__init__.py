@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .mounts import Mount
     from .orphans import Orphan, reap
     from .pool import Pool
+    from .popen import Popen
     from .snapshots import Snapshot
 
 # What most runs do not need is imported when it is first asked for.
@@ -48,6 +49,7 @@ _LATE = {
     "Mount": "mounts",
     "Orphan": "orphans",
     "Pool": "pool",
+    "Popen": "popen",
     "Snapshot": "snapshots",
     "arun": "aio",
     "check": "checks",
@@ -78,6 +80,7 @@ __all__ = [
     "OptionError",
     "Orphan",
     "Pool",
+    "Popen",
     "Snapshot",
     "UnsupportedError",
     "__version__",

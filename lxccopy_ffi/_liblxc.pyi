@@ -48,6 +48,7 @@ class _Lib:
     LXCCOPY_ENTERED: Final[int]
     LXCCOPY_FAILED_ROOT: Final[int]
     LXCCOPY_FAILED_CWD: Final[int]
+    LXCCOPY_FAILED_USER: Final[int]
     LXCCOPY_FAILED_EXEC: Final[int]
 
     def lxccopy_load(self, file: _Text, reason: _Text, size: int, /) -> int: ...

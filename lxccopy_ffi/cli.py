@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 from .errors import ContainerNotFoundError, LxcCopyError, OptionError
 from .names import check_name
-from .notices import show_with
+from .notices import log, show_with
 from .options import UPKEEP, Parsed, help_text, parse, usage_text
 
 TYPE_CHECKING = False
@@ -152,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     finally:
         signals.uninstall()
+        show_with(log)
     return FAILED_BEFORE_COMMAND if parsed.has_command else FAILED
 
 
@@ -242,7 +243,7 @@ class _Call:
                 check_kind(kind)
             for size in self.parsed.all("fssize"):
                 check_size(size)
-        for name in ("tmpfs-inodes", "shutdown-timeout"):
+        for name in ("tmpfs-inodes", "shutdown-timeout", "wait-booted"):
             _number(self.parsed, name)
         for size in self.parsed.all("tmpfs-size"):
             from .tmpfs import check_size as check_tmpfs_size
@@ -365,9 +366,13 @@ def _ephemeral(call: _Call, signals: _Signals) -> int:
         shutdown_timeout=_number(parsed, "shutdown-timeout"),
     )
     if not words and parsed.last_of("foreground", "daemon") == "foreground":
+        if "wait-booted" in parsed:
+            raise OptionError("--wait-booted and -F contradict each other")
         return _foreground(copy, call, signals)
     try:
         copy.start()
+        if "wait-booted" in parsed:
+            copy.wait_booted(_number(parsed, "wait-booted"))
         if not words:
             copy.detach()
             return 0
@@ -474,7 +479,7 @@ def _on_terminal(session: TerminalSession, signals: _Signals) -> None:
 
 def _number(parsed: Parsed, name: str) -> int | None:
     text = parsed.get(name)
-    if text is None:
+    if text is None or (name == "wait-booted" and not text):
         return None
     if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= _LONGEST_NUMBER):
         raise OptionError(f"--{name} needs a whole number, not {text!r}")

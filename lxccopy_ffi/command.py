@@ -7,14 +7,17 @@ import os
 import struct
 
 from ._raw import wait_readable
-from .container import ENTERED, FAILED_CWD, FAILED_EXEC, FAILED_ROOT, Container
+from .container import ENTERED, FAILED_CWD, FAILED_EXEC, FAILED_ROOT, FAILED_USER, Container
 from .errors import LiblxcError, OptionError
 from .faults import reach
 from .names import check_words
+from .processes import kill_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from .accounts import Id
 
 # What a session of root's has on every system, besides PATH and container=lxc, which liblxc sets.
 ROOT_ENVIRONMENT = {"HOME": "/root", "USER": "root", "LOGNAME": "root"}
@@ -42,9 +45,21 @@ class Command:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         terminal: int = -1,
+        user: Id | None = None,
+        group: Id | None = None,
+        more_env: Mapping[str, str] | None = None,
     ) -> None:
-        """Start it; the arguments are those of Container.attach(). Without env, it has a login session's of root."""
+        """Start it; the arguments are those of Container.attach(), and of accounts.look_up().
+
+        Without env, it has a login session's of its user, and more_env.
+        """
         self.argv = check_argv(argv)
+        own, ids = ROOT_ENVIRONMENT, None
+        if user is not None or group is not None:
+            from .accounts import look_up
+
+            account = look_up(container, user, group)
+            own, ids = account.environment, account.ids
         self.returncode: int | None = None
         self.exec_error = 0
         outcome, theirs = os.pipe()
@@ -54,10 +69,11 @@ class Command:
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
-                env=ROOT_ENVIRONMENT if env is None else check_env(env),
+                env={**(more_env or {}), **(own if env is None else check_env(env))},
                 cwd=cwd,
                 terminal=terminal,
                 outcome_fd=theirs,
+                ids=ids,
             )
             os.close(theirs)
             theirs = -1
@@ -81,6 +97,8 @@ class Command:
             self.kill()
             if stage == FAILED_CWD:
                 raise OptionError(f"the directory {cwd!r} cannot be entered in {container.name}: {os.strerror(error)}")
+            if stage == FAILED_USER:
+                raise OptionError(f"user: it cannot be set in {container.name}: {os.strerror(error)}")
             if stage == FAILED_ROOT:
                 reason = "its root directory cannot be entered from here, since we run in a chroot"
                 raise LiblxcError("run a command in", container.name, container.lxcpath, reason, "leave the chroot")
@@ -98,6 +116,12 @@ class Command:
         """Kill it and wait for its end."""
         self.send_signal(9)
         self.wait()
+
+    def kill_tree(self) -> None:
+        """Kill it and what it has started, and wait for its end."""
+        if self.returncode is None:
+            kill_tree(self.pid)
+            self.kill()
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait for its end and return its exit status, negative for a signal; None if it still runs.

@@ -66,6 +66,7 @@ class CloneFlag:
 ENTERED: int = lib.LXCCOPY_ENTERED
 FAILED_ROOT: int = lib.LXCCOPY_FAILED_ROOT
 FAILED_CWD: int = lib.LXCCOPY_FAILED_CWD
+FAILED_USER: int = lib.LXCCOPY_FAILED_USER
 FAILED_EXEC: int = lib.LXCCOPY_FAILED_EXEC
 
 
@@ -919,6 +920,7 @@ class Container:
         cwd: str | None = None,
         terminal: int = -1,
         outcome_fd: int = -1,
+        ids: tuple[int, int, Sequence[int]] | None = None,
     ) -> Child:
         """Start a command in the running container, in a session of its own.
 
@@ -932,6 +934,7 @@ class Container:
             terminal: Which of 0, 1 and 2 becomes its controlling terminal, or -1.
             outcome_fd: A pipe that gets pairs of native ints: (0, 0) when the command has entered the container, then a
                 stage and an errno where it could not be executed. It is closed by a successful exec.
+            ids: The user, group and further groups that it has in the container; root's where None.
 
         Returns:
             The command's process, to be waited for; stop() kills it.
@@ -946,7 +949,11 @@ class Container:
             raise OptionError("the command is empty")
         environment, keep_environment = _raw.string_list(f"{key}={value}" for key, value in env.items())
         directory = ffi.new("char[]", os.fsencode(cwd)) if cwd is not None else ffi.NULL
-        command = ffi.new("struct lxccopy_command *", [argument_list, directory, terminal, outcome_fd])
+        command: Any = ffi.new("struct lxccopy_command *", [argument_list, directory, terminal, outcome_fd])
+        if ids is not None:
+            command.uid, command.gid, groups = ids
+            keep_groups: Any = ffi.new("gid_t[]", groups)
+            command.as_user, command.groups, command.group_count = True, keep_groups, len(groups)
         options: Any = ffi.new("lxc_attach_options_t *")
         lib.default_attach_options(options)
         options.extra_env_vars = environment

@@ -21,20 +21,24 @@ from .clone import (
 from .errors import LiblxcError, OptionError, UnsupportedError
 from .faults import reach
 from .names import check_file, check_flag, check_name, check_path, check_seconds, check_words, random_suffix
-from .request import Request
 from .storage import Plan, Storage, check_kind, check_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from subprocess import CompletedProcess
     from types import TracebackType
     from typing import Any
 
+    from typing_extensions import Unpack
+
+    from .boot import Condition
     from .container import Container
     from .mounts import Mount
     from .names import StrPath
     from .ordinary import Overlay
+    from .popen import Popen
+    from .request import PopenOptions, RunOptions
 
 # How long a copy whose data is kept may take to halt before it is killed, in seconds.
 KEEP_DATA_SHUTDOWN = 30.0
@@ -234,29 +238,14 @@ class EphemeralCopy:
         if self._on_event is not None:
             self._on_event(event, self.name)
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        input: bytes | str | None = None,  # noqa: A002 - as subprocess.run() calls it
-        capture_output: bool = False,
-        text: bool = False,
-        timeout: float | None = None,
-        check: bool = False,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-    ) -> CompletedProcess[Any]:
-        """Run a command in the copy and wait for it.
+    def run(self, argv: Sequence[str], **options: Unpack[RunOptions]) -> CompletedProcess[Any]:
+        """Run a command in the copy and wait for it, with subprocess.run()'s habits.
 
         Args:
             argv: The command and its arguments, looked up in the copy's PATH; no shell is involved.
-            input: What it reads from its standard input; ours where None.
-            capture_output: Return its output, in place of passing it on to ours.
-            text: Input and output are str in the locale's encoding, in place of bytes.
-            timeout: How long it may take, in seconds; then it is killed.
-            check: Raise an error for a status other than 0.
-            env: Its environment besides PATH; a login session's of root where None.
-            cwd: Its working directory; where None, ours if the copy has it too, else ``/``.
+            options: Those of subprocess.run() that make sense here: input, capture_output, stdin, stdout, stderr,
+                text, encoding, errors, timeout, check, env, cwd, user and group, as request.RunRequest explains them.
+                A time limit kills the command and all that it has started.
 
         Returns:
             Its status (negative for a signal, 127 for a program that is not there, 126 for one that cannot be executed)
@@ -268,18 +257,179 @@ class EphemeralCopy:
             subprocess.TimeoutExpired: It took too long. Has the output so far.
             subprocess.CalledProcessError: It failed, and check is set.
         """
-        request = Request(
-            argv,
-            input=input,
-            capture_output=capture_output,
-            text=text,
-            timeout=timeout,
-            check=check,
-            env=env,
-            cwd=cwd,
-        )
+        from .popen import run as run_in
+        from .request import RunRequest
+
+        request = RunRequest(argv, **options)
+        copy = self.container
         self.note_command(request.argv)
-        return request.run(self.container)
+        return run_in(copy, request)
+
+    def popen(self, argv: Sequence[str], **options: Unpack[PopenOptions]) -> Popen:
+        """Start a command in the copy, with subprocess.Popen's habits.
+
+        Args:
+            argv: The command and its arguments.
+            options: stdin, stdout, stderr, text, encoding, errors, env, cwd, user and group, as for run().
+
+        Returns:
+            The command, which ends with the copy at the latest.
+
+        Raises:
+            OptionError: An argument is not allowed; nothing was run.
+            LiblxcError: The copy could not be entered.
+        """
+        from .popen import Popen
+        from .request import Request
+
+        request = Request(argv, **options)
+        copy = self.container
+        self.note_command(request.argv)
+        return Popen(copy, request)
+
+    def shell(self, argv: Sequence[str] = ("sh", "-l")) -> int:
+        """Run a shell, or another command, on our terminal.
+
+        Returns:
+            Its status, negative for a signal.
+
+        Raises:
+            OptionError: We have no terminal, or the command is none.
+            LiblxcError: The copy could not be entered.
+        """
+        from .terminal import shell
+
+        words = check_words("the command", argv)
+        copy = self.container
+        self.note_command(words)
+        return shell(copy, words)
+
+    def put(self, source: StrPath, target: StrPath, *, owner: str | int | None = None) -> None:
+        """Copy a file or a tree of the host's into the running copy, as ``cp -a`` would, but for devices and the like.
+
+        Args:
+            source: The host's path. A link is copied as such.
+            target: The path in the copy, whose links stay within it: a directory to put it in, or its new name in one.
+            owner: Whose it is, a ``USER``, ``USER:GROUP`` or number of the copy's; its root's where None.
+
+        Raises:
+            OptionError: An argument is not allowed, or the copy has no such user.
+            LiblxcError: The copy does not run.
+            OSError: A file cannot be read or written.
+        """
+        from .transfer import put
+
+        put(self.container, source, target, owner)
+
+    def get(self, source: StrPath, target: StrPath) -> None:
+        """Copy a file or a tree out of the running copy, as ``cp -a`` would, but for devices and the like.
+
+        Files do not keep the bits that let them run as their owner; the owners' numbers are the copy's own.
+
+        Args:
+            source: The path in the copy. A link is copied as such, and never followed on the host.
+            target: The host's path: a directory to put it in, or its new name in one.
+
+        Raises:
+            OptionError: An argument is not allowed.
+            LiblxcError: The copy does not run.
+            OSError: A file cannot be read or written.
+        """
+        from .transfer import get
+
+        get(self.container, source, target)
+
+    def ips(self, timeout: float | None = None) -> list[str]:
+        """Return the copy's addresses as soon as it has one; none where it has none by then.
+
+        Args:
+            timeout: In seconds; None for a single look.
+        """
+        return self.container.ips(timeout=check_seconds("timeout", timeout) or 0)
+
+    def wait_until(self, condition: Condition, timeout: float | None = None) -> None:
+        """Wait until something is so.
+
+        Args:
+            condition: A function that returns whether it is, or a command to run in the copy that then ends with 0.
+            timeout: In seconds; None for ever.
+
+        Raises:
+            OptionError: An argument is not allowed.
+            TimeoutError: It is not so by then.
+            LiblxcError: The copy has ended.
+        """
+        from .boot import wait_until
+
+        wait_until(self.container, condition, timeout)
+
+    def wait_booted(self, timeout: float | None = None) -> None:
+        """Wait until the copy's init, which is systemd, OpenRC or busybox's, has started all that it starts.
+
+        Args:
+            timeout: In seconds; None for ever.
+
+        Raises:
+            TimeoutError: It has not by then.
+            UnsupportedError: It is another init, of which nobody can tell.
+            LiblxcError: The copy has ended.
+        """
+        from .boot import wait_booted
+
+        wait_booted(self.container, timeout)
+
+    def reboot(self, timeout: float | None = None) -> None:
+        """Reboot the copy and wait until it runs again. With ``tmpfs_via="hook"`` its changes are lost.
+
+        Args:
+            timeout: In seconds; None for ever.
+
+        Raises:
+            TimeoutError: It has not by then.
+            LiblxcError: It does not run, or has ended.
+        """
+        copy = self.container
+        if not copy.reboot(check_seconds("timeout", timeout)):
+            raise TimeoutError(f"{copy.where}: it has not rebooted after {timeout} seconds")
+
+    def freeze(self) -> None:
+        """Stop all processes of the copy where they are.
+
+        Raises:
+            LiblxcError: It does not run, or may not be frozen.
+        """
+        self.container.freeze()
+
+    def thaw(self) -> None:
+        """Let the processes of the frozen copy go on.
+
+        Raises:
+            LiblxcError: It does not run.
+        """
+        self.container.unfreeze()
+
+    def commit(self, name: str, *, snapshot: bool = False) -> Container:
+        """Keep what happened in the running copy as a container of its own, which stays.
+
+        The copy is frozen meanwhile and goes on afterwards, as with docker commit. What was mounted in it, such as the
+        directories of ``mounts``, is not kept, nor is its memory: the new container boots. It has the configuration of
+        the base, and identity files of its own.
+
+        Args:
+            name: The name for the container.
+            snapshot: Share with the base what is the same, in place of a full copy.
+
+        Returns:
+            A reference to the container.
+
+        Raises:
+            LxcCopyError: As clone() does; nothing is left of the new container.
+        """
+        from .commit import commit
+
+        check_flag("snapshot", snapshot)
+        options = {"lxcpath": self._lxcpath, "newpath": self._newpath, "rcfile": self._rcfile}
+        return commit(self.container, self.source, check_name(name, "new name"), snapshot=snapshot, options=options)
 
     def note_command(self, argv: list[str]) -> None:
         """Say in the ledger what runs in the copy now, where there is room for it: it is only for those who look."""
@@ -647,19 +797,7 @@ def _check_storage(storage: str | None, *, tmpfs: bool) -> str | None:
     return kind
 
 
-def run(
-    source: str,
-    argv: Sequence[str],
-    *,
-    input: bytes | str | None = None,  # noqa: A002 - as subprocess.run() calls it
-    capture_output: bool = False,
-    text: bool = False,
-    timeout: float | None = None,
-    check: bool = False,
-    env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
-    **copy_options: Any,  # noqa: ANN401 - those of EphemeralCopy, checked there
-) -> CompletedProcess[Any]:
+def run(source: str, argv: Sequence[str], **options: Any) -> CompletedProcess[Any]:  # noqa: ANN401 - checked below
     """Run a command in a fresh copy of a container, and remove the copy.
 
         run("base", ["cat", "/etc/hostname"], tmpfs=True, capture_output=True, text=True).stdout
@@ -667,28 +805,24 @@ def run(
     Args:
         source: The name of the base.
         argv: The command and its arguments.
-        input: As for EphemeralCopy.run(), like the next six.
-        capture_output: Return what it prints.
-        text: Input and output are str.
-        timeout: In seconds, from the start of the command.
-        check: Raise CalledProcessError for a status other than 0.
-        env: The command's environment.
-        cwd: The command's working directory.
-        copy_options: The keywords of EphemeralCopy.
+        options: The keywords of EphemeralCopy.run(), and those of EphemeralCopy. The time limit counts from the start
+            of the command.
 
     Returns:
         The command's status and output.
 
     Raises:
+        OptionError: An argument is not allowed; nothing was made.
         LxcCopyError: The copy could not be made or started.
         subprocess.TimeoutExpired: The command took too long.
         subprocess.CalledProcessError: It failed, and check is set.
 
     Reproduces: ``lxc-copy -e -- CMD``. Differs: the command's status is returned.
     """
-    request = Request(
-        argv, input=input, capture_output=capture_output, text=text, timeout=timeout, check=check, env=env, cwd=cwd
-    )
-    with EphemeralCopy(source, **copy_options) as copy:
+    from .popen import run as run_in
+    from .request import KEYWORDS, RunRequest
+
+    request = RunRequest(argv, **{name: options.pop(name) for name in KEYWORDS & options.keys()})
+    with EphemeralCopy(source, **options) as copy:
         copy.note_command(request.argv)
-        return request.run(copy.container)
+        return run_in(copy.container, request)

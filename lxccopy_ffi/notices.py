@@ -8,13 +8,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def _log(text: str) -> None:
+def log(text: str) -> None:
+    """Write to the logger ``lxccopy_ffi``."""
     import logging
 
     logging.getLogger("lxccopy_ffi").warning("%s", text)
 
 
-_show: Callable[[str], None] = _log
+_show: Callable[[str], None] = log
 
 
 def warn(text: str) -> None:
@@ -23,6 +24,6 @@ def warn(text: str) -> None:
 
 
 def show_with(show: Callable[[str], None]) -> None:
-    """Let a function have what warn() says, in place of the logger ``lxccopy_ffi``."""
+    """Let a function have what warn() says, in place of log()."""
     global _show  # noqa: PLW0603 - as there is one logger
     _show = show

@@ -20,8 +20,8 @@ class Option:
     Args:
         letter: Its short form; empty for those without one.
         name: Its long form, and its key in Parsed.
-        argument: What its argument is called in the help; empty where it takes none. In brackets, with the
-            equals sign that must then come before it, where it may be left out.
+        argument: What its argument is called in the help; empty where it takes none, in brackets where it may have one
+            after an equals sign.
         help: What it does.
         new: Whether lxc-copy has not got it. A prefix that is unique among lxc-copy's means the same here.
     """
@@ -46,7 +46,7 @@ GROUPS = (
             Option("R", "rename", "", "give the container the new name; the last of -e, -s and -R counts"),
             Option("", "create-base", "NAME", "make a small container from the host's busybox, to copy from", new=True),
             Option("", "from", "SOURCE", "with --create-base: from a directory, a tar archive or an image", new=True),
-            Option("", "idmap", "[=START:COUNT]", "with --create-base: with other ids on the host", new=True),
+            Option("", "idmap", "[START:COUNT]", "with --create-base: with other ids on the host", new=True),
         ),
     ),
     (
@@ -87,6 +87,7 @@ GROUPS = (
             Option("d", "daemon", "", "stay in the background, the default without a command"),
             Option("F", "foreground", "", "without a command: stay, with the console, until the copy stops"),
             Option("D", "keepdata", "", "keep the copy when it stops"),
+            Option("", "wait-booted", "[SEC]", "wait, also before the command, until the copy has booted", new=True),
             Option(
                 "",
                 "shutdown-timeout",
@@ -262,7 +263,7 @@ def help_text(program: str) -> str:
         lines += ["", f"{title}:"]
         for option in options:
             letter = f"-{option.letter}, " if option.letter else "    "
-            argument = f" {option.argument}".replace(" [", "[") if option.argument else ""
+            argument = f" {option.argument}".replace(" [", "[=") if option.argument else ""
             lines.append(f"  {letter + '--' + option.name + argument:<{_WIDTH}}  {option.help}")
             if option.name == "mount":
                 lines.append(" " * (_WIDTH + 4) + "or type=bind,src=SRC,dst=DEST,ro; may be repeated")

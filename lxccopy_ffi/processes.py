@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import os
+import time
+
+# How long kill_tree() goes on where processes cannot die, such as those of a frozen container, in seconds.
+_LONGEST_KILLING = 5.0
 
 
 def parent(pid: int) -> int:
@@ -31,6 +35,15 @@ def is_alive(pid: int, began: int) -> bool:
     except OSError:
         return False
     return int(status[19]) == began and status[0] not in (b"Z", b"X")
+
+
+def sleeps(pid: int) -> bool:
+    """Whether a process waits for something.
+
+    Raises:
+        OSError: It has ended.
+    """
+    return _status(pid)[0] == b"S"
 
 
 def _status(pid: int) -> list[bytes]:
@@ -69,9 +82,44 @@ def descendants(pid: int, task: int | None = None) -> list[int]:
     return [one for child in children for one in (*descendants(child), child)]
 
 
-def kill(pid: int) -> None:
-    """Kill a process that may have ended."""
+def kill(pid: int, number: int = 9) -> None:
+    """Kill a process that may have ended, or send it another signal."""
     try:
-        os.kill(pid, 9)
+        os.kill(pid, number)
     except ProcessLookupError:
         pass
+
+
+def kill_tree(leader: int) -> None:
+    """Kill a process of ours, its descendants, and whoever is in a session that one of them leads, till none is left.
+
+    Args:
+        leader: The process; nobody has waited for it yet, so that its number is still its own.
+    """
+    deadline = time.monotonic() + _LONGEST_KILLING
+    while (found := tree(leader)) and time.monotonic() < deadline:
+        known: set[int] = set()
+        while not found <= known:  # stopped first, so that none starts another one meanwhile
+            for pid in found - known:
+                kill(pid, 19)
+            known |= found
+            found = tree(leader)
+        for pid in known:
+            kill(pid)
+        time.sleep(0.001)
+
+
+def tree(leader: int) -> set[int]:
+    """Return a process, its descendants, and who is in a session that one of them leads, but for those that ended."""
+    everybody = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                status = _status(int(entry))
+            except OSError:
+                continue  # it has ended
+            everybody[int(entry)] = (status[0], int(status[1]), int(status[3]))
+    found = {leader}
+    while more := {one for one, (_, *ties) in everybody.items() if not found.isdisjoint(ties)} - found:
+        found |= more
+    return {one for one in found if one in everybody and everybody[one][0] not in (b"Z", b"X")}

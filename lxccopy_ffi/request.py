@@ -1,43 +1,68 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""One command to run and to wait for, with subprocess.run()'s habits: input, output, time limit, errors."""
+"""What can be asked of a command in a container, with subprocess's words, checked before anything is started."""
 
 from __future__ import annotations
 
 import os
-import select
-import time
-from contextlib import ExitStack
 
-from ._raw import milliseconds, write_all
-from .command import Command, check_argv, check_env
+from .accounts import check_id
+from .command import check_argv, check_env
 from .errors import OptionError
 from .names import check_flag, check_seconds, check_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from subprocess import CompletedProcess
-    from typing import Any
+    from typing import IO, Any, Union
 
-    from .container import Container
+    from typing_extensions import TypedDict
 
-# How long output is still awaited from processes that outlive the command and hold its pipes, in seconds.
-_LATE_OUTPUT = 0.2
-_CHUNK = 1 << 16
+    from .accounts import Id
+
+    Stream = Union[int, IO[Any], None]
+
+    class PopenOptions(TypedDict, total=False):
+        """The keywords of Request, for type checkers."""
+
+        stdin: Stream
+        stdout: Stream
+        stderr: Stream
+        text: bool | None
+        encoding: str | None
+        errors: str | None
+        env: Mapping[str, str] | None
+        cwd: str | None
+        user: Id | None
+        group: Id | None
+
+    class RunOptions(PopenOptions, total=False):
+        """The keywords of RunRequest, for type checkers."""
+
+        input: bytes | str | None
+        capture_output: bool
+        timeout: float | None
+        check: bool
+
+
+# subprocess's; it costs too much to import.
+PIPE, STDOUT, DEVNULL = -1, -2, -3
 
 
 class Request:
-    """A command to run and to wait for, checked before anything is started.
+    """A command to start.
 
     Args:
         argv: The command and its arguments, looked up in the container's PATH; no shell is involved.
-        input: What it reads from its standard input; ours where None.
-        capture_output: Return its output, in place of passing it on to ours.
-        text: Input and output are str in the locale's encoding, in place of bytes.
-        timeout: How long it may take, in seconds; then it is killed.
-        check: Raise an error for a status other than 0.
-        env: Its environment besides PATH; a login session's of root where None.
+        stdin: What it reads: a descriptor or an object that has one, subprocess.PIPE or DEVNULL; ours where None.
+        stdout: Where its output goes, likewise.
+        stderr: Where its errors go, likewise; subprocess.STDOUT to the same place as the output.
+        text: What goes through pipes is str, in place of bytes; so too with an encoding or errors.
+        encoding: The encoding of that; the locale's where None.
+        errors: What becomes of what cannot be encoded or decoded; ``"strict"`` where None.
+        env: Its environment besides PATH; a login session's of its user where None.
         cwd: Its working directory; where None, ours if the container has it too, else ``/``.
+        user: Who it is, by name or number, as the container's own /etc/passwd has it; root where None.
+        group: A group in place of the user's first one, as /etc/group has it.
 
     Raises:
         OptionError: An argument is not allowed.
@@ -47,230 +72,148 @@ class Request:
         self,
         argv: Sequence[str],
         *,
-        input: bytes | str | None = None,  # noqa: A002 - as subprocess.run() calls it
-        capture_output: bool = False,
-        text: bool = False,
-        timeout: float | None = None,
-        check: bool = False,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
+        user: Id | None = None,
+        group: Id | None = None,
     ) -> None:
         self.argv = check_argv(argv)
-        self.capture_output = check_flag("capture_output", capture_output)
-        self.text = check_flag("text", text)
-        self.timeout = check_seconds("timeout", timeout)
-        self.check = check_flag("check", check)
+        self.text = _check_text(text, encoding, errors)
+        self.encoding = encoding or (_encoding() if self.text else "")
+        self.errors = errors or "strict"
         self.env = None if env is None else check_env(env)
         self.cwd = None if cwd is None else check_words("cwd", [cwd])[0]
-        self.input = _encoded(input, text=text)
+        self.user = check_id("user", user)
+        self.group = check_id("group", group)
+        self.stdin = _check_stream("stdin", stdin, os.O_RDONLY)
+        self.stdout = _check_stream("stdout", stdout, os.O_WRONLY)
+        self.stderr = STDOUT if stderr is STDOUT or stderr == STDOUT else _check_stream("stderr", stderr, os.O_WRONLY)
+        self._keep = (stdin, stdout, stderr)  # which own the descriptors
 
-    def run(self, container: Container) -> CompletedProcess[Any]:
-        """Run it in a running container and wait for it, with subprocess.run()'s habits.
-
-        Where a standard descriptor that it would inherit is a terminal, it gets one of the container's own instead.
-
-        Returns:
-            Its status (negative for a signal, 127 for a program that is not there, 126 for one that cannot be executed)
-            and output.
+    def encode(self, data: bytes | str | None) -> bytes:
+        """Return what the command shall read as bytes; nothing where None.
 
         Raises:
-            OptionError: Its working directory cannot be entered.
-            LiblxcError: The container could not be entered.
-            subprocess.TimeoutExpired: It took too long. Has the output so far.
-            subprocess.CalledProcessError: It failed, and check is set.
-
-        Reproduces: lxcapi_attach_run_wait().
+            OptionError: It is of the wrong type, or cannot be encoded.
         """
-        import subprocess
+        if data is None:
+            return b""
+        if not isinstance(data, str if self.text else (bytes, bytearray, memoryview)):
+            wanted = "str" if self.text else "bytes"
+            raise OptionError(f"input must be {wanted} with text={self.text}, not {type(data).__name__}")
+        try:
+            return data.encode(self.encoding, self.errors) if isinstance(data, str) else bytes(data)
+        except UnicodeEncodeError as error:
+            raise OptionError(f"input cannot be encoded: {error.reason}") from error
 
-        inherited = [] if self.capture_output else [1, 2]
-        inherited += [0] if self.input is None else []
-        terminals = [fd for fd in sorted(inherited) if os.isatty(fd)]
-        if terminals and not self.capture_output:
-            ended, command = self._run_on_terminal(container, terminals)
-            output: list[Any] = [None, None]
-        else:
-            # Nobody types anything for a command whose output is not shown.
-            ended, command, output = self._run_with_pipes(container, os.devnull if terminals else None)
-        if not ended:
-            assert self.timeout is not None  # noqa: S101 - for the type checker
-            raise subprocess.TimeoutExpired(command.argv, self.timeout, *output)
-        assert command.returncode is not None  # noqa: S101 - for the type checker
-        if self.check and command.returncode:
-            raise subprocess.CalledProcessError(command.returncode, command.argv, *output)
-        return subprocess.CompletedProcess(command.argv, command.returncode, *output)
-
-    def _run_on_terminal(self, container: Container, terminals: Sequence[int]) -> tuple[bool, Command]:
-        from .terminal import TerminalSession
-
-        with ExitStack() as stack:
-            stdin = 0
-            if self.input is not None:
-                stdin = os.memfd_create("lxccopy-input", os.MFD_CLOEXEC)
-                stack.callback(os.close, stdin)
-                write_all(stdin, self.input)
-                os.lseek(stdin, 0, os.SEEK_SET)
-            session = TerminalSession(container, self.argv, terminals, stdin=stdin, env=self.env, cwd=self.cwd)
-            return session.relay(self.timeout), session.command
-
-    def _run_with_pipes(self, container: Container, stdin_file: str | None) -> tuple[bool, Command, list[Any]]:
-        with ExitStack() as stack:
-            pipes = _Pipes()
-            stack.callback(pipes.close)
-            if self.input is not None:
-                stdin = pipes.writer(self.input)
-            elif stdin_file or not _is_open(0):
-                stdin = os.open(stdin_file or os.devnull, os.O_RDWR | os.O_CLOEXEC)
-                stack.callback(os.close, stdin)
-            else:
-                stdin = 0
-            stdout = pipes.reader() if self.capture_output else 1
-            stderr = pipes.reader() if self.capture_output else 2
-            command = Command(
-                container, self.argv, stdin=stdin, stdout=stdout, stderr=stderr, env=self.env, cwd=self.cwd
-            )
-            pipes.close_theirs()
-            try:
-                ended = pipes.communicate(command, self.timeout)
-            except BaseException:
-                command.kill()
-                raise
-            if not ended:
-                command.kill()
-                pipes.drain()
-            output = [_decoded(part, text=self.text, errors="strict" if ended else "replace") for part in pipes.output]
-        return ended, command, output or [None, None]
+    def decode(self, data: bytes, errors: str = "") -> bytes | str:
+        """Return what the command has printed as subprocess does: bytes, or text with plain newlines."""
+        if not self.text:
+            return data
+        return data.decode(self.encoding, errors or self.errors).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _is_open(fd: int) -> bool:
+class RunRequest(Request):
+    """A command to run and to wait for.
+
+    Args:
+        argv: As for Request, like all that is not below.
+        input: What it reads from its standard input, in place of stdin.
+        capture_output: Return its output and errors; stdout and stderr are pipes.
+        timeout: How long it may take, in seconds; then it is killed, and all that it has started.
+        check: Raise an error for a status other than 0.
+        streams: The keywords of Request.
+
+    Raises:
+        OptionError: An argument is not allowed, or contradicts another.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes | str | None = None,  # noqa: A002 - as subprocess.run() calls it
+        capture_output: bool = False,
+        timeout: float | None = None,
+        check: bool = False,
+        **streams: Any,  # noqa: ANN401 - PopenOptions, checked there
+    ) -> None:
+        if check_flag("capture_output", capture_output):
+            for name in ("stdout", "stderr"):
+                if streams.get(name) is not None:
+                    raise OptionError(f"{name} and capture_output contradict each other")
+            streams.update(stdout=PIPE, stderr=PIPE)
+        if input is not None:
+            if streams.get("stdin") is not None:
+                raise OptionError("stdin and input contradict each other")
+            streams["stdin"] = PIPE
+        super().__init__(argv, **streams)
+        self.timeout = check_seconds("timeout", timeout)
+        self.check = check_flag("check", check)
+        self.input = None if input is None else self.encode(input)
+
+
+# What run() gives to RunRequest; the rest is for the copy.
+KEYWORDS = frozenset(
+    "stdin stdout stderr text encoding errors env cwd user group input capture_output timeout check".split()  # noqa: SIM905
+)
+
+
+def _check_text(text: bool | None, encoding: str | None, errors: str | None) -> bool:  # noqa: FBT001 - it is what is checked
+    if text is not None:
+        check_flag("text", text)
+    for name, value in (("encoding", encoding), ("errors", errors)):
+        if value is None:
+            continue
+        if text is False:
+            raise OptionError(f"{name} and text=False contradict each other")
+        if not isinstance(value, str):
+            raise OptionError(f"{name} must be a str, not {value!r}")
+    import codecs
+
     try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
+        "".encode(encoding or "utf-8")
+    except (LookupError, ValueError):
+        raise OptionError(f"encoding: there is none called {encoding!r}") from None
+    try:
+        codecs.lookup_error(errors or "strict")
+    except (LookupError, ValueError):
+        raise OptionError(f"errors: there is no way called {errors!r}") from None
+    return bool(text or encoding is not None or errors is not None)
 
 
-def _encoded(data: bytes | str | None, *, text: bool) -> bytes | None:
-    if data is None:
+def _check_stream(name: str, stream: Stream, mode: int) -> int | None:
+    """A descriptor that can be read or written, PIPE, DEVNULL or None."""
+    if stream is None:
         return None
-    if not isinstance(data, str if text else (bytes, bytearray, memoryview)):
-        raise OptionError(f"input must be {'str' if text else 'bytes'} with text={text}, not {type(data).__name__}")
+    fd = stream
+    if not isinstance(fd, int) and hasattr(fd, "fileno"):
+        try:
+            fd = fd.fileno()
+        except (OSError, ValueError) as error:
+            raise OptionError(f"{name} has no descriptor: {error}") from None
+    if type(fd) is not int:
+        raise OptionError(f"{name} must be a descriptor, a file, PIPE or DEVNULL, not {stream!r}")
+    if fd in (PIPE, DEVNULL):
+        return fd
+    import fcntl
+
     try:
-        return data.encode(_encoding()) if isinstance(data, str) else bytes(data)
-    except UnicodeEncodeError as error:
-        raise OptionError(f"input cannot be encoded: {error.reason}") from error
-
-
-def _decoded(data: bytearray, *, text: bool, errors: str) -> bytes | str:
-    if not text:
-        return bytes(data)
-    return data.decode(_encoding(), errors).replace("\r\n", "\n").replace("\r", "\n")
+        access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    except (OSError, OverflowError, ValueError):
+        raise OptionError(f"{name}: descriptor {fd} is not open") from None
+    if access not in (mode, os.O_RDWR):
+        raise OptionError(f"{name} cannot be {'written' if mode else 'read'}")
+    return fd
 
 
 def _encoding() -> str:
     import locale
 
     return locale.getpreferredencoding(do_setlocale=False)
-
-
-class _Pipes:
-    """Our ends of the pipes to one command, and what goes through them."""
-
-    def __init__(self) -> None:
-        self.output: list[bytearray] = []
-        self._readers: dict[int, bytearray] = {}
-        self._writer = -1
-        self._data = memoryview(b"")
-        self._theirs: list[int] = []
-
-    def writer(self, data: bytes) -> int:
-        theirs, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        self._data = memoryview(data)
-        self._theirs.append(theirs)
-        return theirs
-
-    def reader(self) -> int:
-        ours, theirs = os.pipe()
-        os.set_blocking(ours, False)
-        self.output.append(bytearray())
-        self._readers[ours] = self.output[-1]
-        self._theirs.append(theirs)
-        return theirs
-
-    def communicate(self, command: Command, timeout: float | None) -> bool:
-        """Move data until the command has ended and its output is read; False if it took too long."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        poll = select.poll()
-        poll.register(command.pidfd, select.POLLIN)
-        for fd in self._readers:
-            poll.register(fd, select.POLLIN)
-        if self._writer >= 0:
-            poll.register(self._writer, select.POLLOUT)
-        while command.returncode is None:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left < 0:
-                return False
-            for fd, _ in poll.poll(milliseconds(left)):
-                if fd == command.pidfd:
-                    poll.unregister(fd)
-                    command.wait()
-                elif fd == self._writer:
-                    if not self._write():
-                        poll.unregister(fd)
-                        self._close_writer()
-                elif not self._read(fd):
-                    poll.unregister(fd)
-                    self._close_reader(fd)
-        self.drain()
-        return True
-
-    def drain(self) -> None:
-        """Read what is left, but do not wait long for those who keep the pipes open after the command."""
-        deadline = time.monotonic() + _LATE_OUTPUT
-        while self._readers and time.monotonic() < deadline:
-            poll = select.poll()
-            for fd in self._readers:
-                poll.register(fd, select.POLLIN)
-            ready = poll.poll(milliseconds(deadline - time.monotonic()))
-            if not ready:
-                return
-            for fd, _ in ready:
-                if not self._read(fd):
-                    self._close_reader(fd)
-
-    def _write(self) -> bool:
-        try:
-            self._data = self._data[os.write(self._writer, self._data[:_CHUNK]) :] if self._data else self._data
-        except BlockingIOError:
-            return True
-        except BrokenPipeError:
-            return False
-        return bool(self._data)
-
-    def _read(self, fd: int) -> bool:
-        try:
-            data = os.read(fd, _CHUNK)
-        except BlockingIOError:
-            return True
-        self._readers[fd] += data
-        return bool(data)
-
-    def _close_reader(self, fd: int) -> None:
-        del self._readers[fd]
-        os.close(fd)
-
-    def _close_writer(self) -> None:
-        os.close(self._writer)
-        self._writer = -1
-
-    def close_theirs(self) -> None:
-        while self._theirs:
-            os.close(self._theirs.pop())
-
-    def close(self) -> None:
-        self.close_theirs()
-        for fd in list(self._readers):
-            self._close_reader(fd)
-        if self._writer >= 0:
-            self._close_writer()

@@ -14,12 +14,14 @@ import time
 import tty
 
 from ._raw import milliseconds, open_terminal, write_all
-from .command import ROOT_ENVIRONMENT, Command
+from .command import Command
+from .errors import OptionError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from .accounts import Id
     from .container import Container
 
 _CHUNK = 1 << 16
@@ -50,8 +52,10 @@ class TerminalSession:
         argv: The command and its arguments.
         ours: Which of our descriptors 0 to 2 are terminals and the command's, at least one.
         stdin: Its standard input where that is no terminal.
-        env: Its environment, with TERM added; a login session's of root where None.
+        env: Its environment, with TERM added; a login session's of its user where None.
         cwd: Its working directory.
+        user: Who it is; root where None.
+        group: A group in place of the user's first one.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class TerminalSession:
         stdin: int = 0,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
+        user: Id | None = None,
+        group: Id | None = None,
     ) -> None:
         self._input = 0 if 0 in ours else -1
         self._output = next((fd for fd in (1, 2) if fd in ours), -1)
@@ -78,17 +84,18 @@ class TerminalSession:
                 _without_output_processing(self._theirs)  # our terminal, which stays as it is, does that
             streams = [self._theirs if fd in ours else fd or stdin for fd in (0, 1, 2)]
             term = os.environ.get("TERM", "")
-            environment = {"TERM": term} if term and term.isprintable() else {}
-            environment.update(ROOT_ENVIRONMENT if env is None else env)
             self.command = Command(
                 container,
                 argv,
                 stdin=streams[0],
                 stdout=streams[1],
                 stderr=streams[2],
-                env=environment,
+                env=env,
                 cwd=cwd,
                 terminal=ours[0],
+                user=user,
+                group=group,
+                more_env={"TERM": term} if term and term.isprintable() else None,
             )
         except BaseException:
             self._close()
@@ -115,7 +122,7 @@ class TerminalSession:
             self._make_raw()
             return self._loop(None if timeout is None else time.monotonic() + timeout)
         except BaseException:
-            self.command.kill()
+            self.command.kill_tree()
             raise
         finally:
             self._restore()
@@ -132,7 +139,7 @@ class TerminalSession:
                 poll.register(self._input, select.POLLIN)
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
-                self.command.kill()
+                self.command.kill_tree()
                 return False
             events = dict(poll.poll(milliseconds(left)))
             if events.get(self._ours, 0) & select.POLLIN:
@@ -188,6 +195,30 @@ class TerminalSession:
             except termios.error:
                 pass  # the terminal was closed
             self._saved = None
+
+
+def shell(container: Container, argv: Sequence[str]) -> int:
+    """Run a command on our terminal, whose size it follows, and return its status, negative for a signal.
+
+    Raises:
+        OptionError: None of our standard descriptors is a terminal.
+    """
+    import signal
+    import threading
+
+    ours = [fd for fd in (0, 1, 2) if os.isatty(fd)]
+    if not ours:
+        raise OptionError("a shell needs a terminal as standard input, output or error; use run() without one")
+    session = TerminalSession(container, argv, ours)
+    if threading.current_thread() is not threading.main_thread():
+        session.relay()  # only the main one hears of signals
+    else:
+        before = signal.signal(signal.SIGWINCH, lambda *_: session.resize())
+        try:
+            session.relay()
+        finally:
+            signal.signal(signal.SIGWINCH, before)
+    return session.command.wait() or 0
 
 
 def _without_output_processing(fd: int) -> None:

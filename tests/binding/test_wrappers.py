@@ -417,6 +417,29 @@ def test_attach(c: Any, command: str, status: int, error: int) -> None:
     del keep
 
 
+@pytest.mark.parametrize(("uid", "gid", "groups"), [(5, 6, [6, 7]), (0, 0, []), (1, 2, [])])
+def test_attach_as_user(c: Any, uid: int, gid: int, groups: list[int]) -> None:
+    """attach() gives the command the user, group and further groups that are asked for, and no more."""
+    options: Any = ffi.new("lxc_attach_options_t *")
+    lib.default_attach_options(options)
+    argv, keep = _raw.string_list(["grep", "-E", "^(Uid|Gid|Groups|CapEff)", "/proc/self/status"])
+    output, theirs = os.pipe()
+    options.stdout_fd = theirs
+    list_of_groups: Any = ffi.new("gid_t[]", groups)
+    command: Any = ffi.new("struct lxccopy_command *", [argv, NULL, -1, -1])
+    command.as_user, command.uid, command.gid = True, uid, gid
+    command.groups, command.group_count = list_of_groups, len(groups)
+    pid: Any = ffi.new("pid_t *")
+    assert lib.container_attach(c, command, options, pid) == 0
+    os.close(theirs)
+    assert (pid[0], 0) == os.waitpid(pid[0], 0)
+    seen = [line.split()[1:] for line in os.read(output, 1000).decode().splitlines()]
+    os.close(output)
+    assert [[str(uid)] * 4, [str(gid)] * 4, [*map(str, groups)]] == seen[:3]
+    assert (uid == 0) == bool(int(seen[3][0], 16))
+    del keep
+
+
 def test_reboot(c: Any, copy: EphemeralCopy) -> None:
     """reboot() asks for a reboot, reboot2() also waits for it; either gives the container another init."""
     inits = [lib.container_init_pid(c)]

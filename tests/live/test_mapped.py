@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Cli, Left, require
-from live_helpers import MAPPED_ROOT, has, mapped, settings, tree, with_subordinate_ids
+from live_helpers import MAPPED_ROOT, has, mapped, removed, settings, tree, with_subordinate_ids
 
 # What an overlay that was mounted in a user namespace cannot do without the option userxattr.
 SHELL = """
@@ -116,3 +116,53 @@ def test_in_the_background(lxccopy: Cli, lxcpath: str, way: str) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     left.check()
+
+
+RUNNING = """
+import os, sys
+from lxccopy_ffi import EphemeralCopy
+lxcpath, place = sys.argv[1:]
+with EphemeralCopy("source", lxcpath=lxcpath, tmpfs=True) as copy:
+    said = lambda *argv, **options: copy.run(argv, stdout=-1, text=True, check=True, **options).stdout.split()
+    print(said("id", "-u", user="nobody"), said("whoami", user=0), said("id", "-g", user="nobody", group=7))
+    os.chown(place + "/file", 5, 6)
+    copy.put(place + "/file", "/root")
+    copy.put(place + "/file", "/root/his", owner="7:8")
+    print(said("stat", "-c", "%u:%g:%a", "/root/file", "/root/his"))
+    copy.get("/root/his", place)
+    found = os.stat(place + "/his")
+    print(found.st_uid, found.st_gid)
+    try:
+        copy.put(place + "/file", "/root", owner=70000)
+    except ValueError as error:
+        print(error)
+    said("rm", "-r", "/etc/init.d")
+    copy.commit("kept").close()
+with EphemeralCopy("kept", lxcpath=lxcpath) as copy:
+    owner = copy.run(["stat", "-c", "%u", "/root/his"], stdout=-1).stdout
+    print(owner, copy.run(["test", "-e", "/etc/init.d"]).returncode)
+"""
+
+
+def test_running_copy(lxcpath: str, source: Path, tmp_path: Path) -> None:
+    """Users, owners of files and what commit() keeps are the container's, whatever its ids are on the host."""
+    require(has("rsync"), "rsync is not installed")
+    (tmp_path / "file").touch(0o640)
+    with removed(lxcpath, "kept"):
+        done = subprocess.run(
+            with_subordinate_ids(sys.executable, "-c", RUNNING, lxcpath, str(tmp_path)),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    assert [
+        "['65534'] ['root'] ['7']",
+        "['0:0:640', '7:8:640']",
+        "7 8",
+        "owner: the container's ids do not reach to 70000",
+        "b'7\\n' 1",
+    ] == done.stdout.splitlines(), done.stderr
+    assert source.exists()

@@ -77,6 +77,36 @@ def test_readme_python(user: World) -> None:
     assert done.stdout.startswith("base_")
 
 
+RUNNING = """
+from lxccopy_ffi import EphemeralCopy
+def attempt(call):
+    try:
+        return call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+with EphemeralCopy("base", tmpfs=True) as copy:
+    print(copy.run(["sh", "-c", "id -u; id -g"], user="nobody", stdout=-1, text=True).stdout.split())
+    copy.wait_booted(20)
+    print(attempt(lambda: copy.get("/etc/passwd", copy.container.directory + "/passwd")))
+    print(attempt(lambda: copy.put("/etc/hostname", "/tmp/x")))
+    print(attempt(lambda: copy.put("/etc/hostname", "/root/x")))
+    print(attempt(lambda: copy.commit("kept")))
+    print(attempt(lambda: copy.reboot(20)))
+"""
+
+
+def test_running_copy(user: World) -> None:
+    """A user's commands can be any user of the copy; what only root can do is refused."""
+    done = user.python(RUNNING)
+    assert (0, "") == (done.returncode, done.stderr)
+    ids, got, *refused, missing, rebooted = done.stdout.splitlines()
+    assert ("['65534', '65534']", "None", "None") == (ids, got, rebooted)
+    assert ["UnsupportedError: only root can put files into a copy from outside"] * 2 == [
+        line.partition(";")[0] for line in refused
+    ]
+    assert missing.startswith("UnsupportedError: only root can keep")
+
+
 def test_check(user: World) -> None:
     """--check says that it works, and no line of it asks for anything that the user lacks."""
     done = user.lxccopy("--check")
@@ -328,8 +358,9 @@ def test_killed_monitor(user: World) -> None:
     assert 0 == done.returncode
     deep = "cd /; i=0; while [ $i -lt 300 ]; do mkdir dddddddddddddddddddd; cd dddddddddddddddddddd; i=$((i+1)); done"
     done = user.python(
-        "import sys; from lxccopy_ffi import Container; from lxccopy_ffi.request import Request\n"
-        "Request(['sh', '-c', sys.argv[1]]).run(Container('web'))",
+        "import sys; from lxccopy_ffi import Container; from lxccopy_ffi.popen import run\n"
+        "from lxccopy_ffi.request import RunRequest\n"
+        "run(Container('web'), RunRequest(['sh', '-c', sys.argv[1]]))",
         f"{deep}; mkdir -m 0 /closed; touch /closed/x; mkdir -p /sys/fs/cgroup/a/b || true",
     )
     assert 0 == done.returncode, done.stderr

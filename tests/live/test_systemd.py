@@ -85,3 +85,27 @@ def test_polite_shutdown(lxcpath: str) -> None:
     """Asked politely, systemd ends by itself, and the copy is gone."""
     with EphemeralCopy("debian", lxcpath=lxcpath, tmpfs=True, shutdown_timeout=60) as copy:
         assert "running\n" == output(copy, BOOTED)
+
+
+def test_wait_booted(lxcpath: str) -> None:
+    """wait_booted() returns when systemd has reached its target, also after a reboot, and not before."""
+    with EphemeralCopy("debian", lxcpath=lxcpath, tmpfs=True) as copy:
+        for _ in range(2):
+            copy.wait_booted(60)
+            assert output(copy, "systemctl is-system-running").strip() in ("running", "degraded")
+            copy.reboot(60)
+        with pytest.raises(TimeoutError, match=r"it has not booted after 0 seconds"):
+            copy.wait_booted(0)
+
+
+def test_wait_booted_option(lxccopy: Cli) -> None:
+    """With --wait-booted the command finds a system that is up."""
+    done = lxccopy("-q", "-n", "debian", "-e", "-t", "--wait-booted=60", "--", "systemctl", "is-system-running")
+    assert (0, "running\n") == (done.returncode, done.stdout)
+
+
+def test_user_of_a_real_system(lxcpath: str) -> None:
+    """A command gets the user and the groups that Debian has, and its home."""
+    with EphemeralCopy("debian", lxcpath=lxcpath, tmpfs=True) as copy:
+        done = copy.run(["sh", "-c", "id; echo $HOME"], user="www-data", group="games", capture_output=True, text=True)
+    assert ["uid=33(www-data) gid=60(games) groups=60(games)", "/var/www"] == done.stdout.splitlines()

@@ -22,7 +22,7 @@ LAST = {row[-1] for row in ROWS if "event" not in row[0] and row[0] not in EVENT
 
 def test_every_option_has_a_row() -> None:
     """Each option is in the first column of the page's table, with its letter, and nothing else is."""
-    spans = {span.split()[0] for row in ROWS for span in re.findall(r"`(-[^`]+)`", row[0]) if len(row) == 4}
+    spans = {re.split(r"[ \[]", span)[0] for row in ROWS for span in re.findall(r"`(-[^`]+)`", row[0]) if len(row) == 4}
     names = {f"--{option.name}" for option in OPTIONS}
     letters = {f"-{option.letter}" for option in OPTIONS if option.letter}
     assert names | letters | {"-?"} == spans
@@ -30,7 +30,9 @@ def test_every_option_has_a_row() -> None:
 
 def test_new_options_are_called_new() -> None:
     """What lxc-copy has not got is called new, and only that."""
-    new = {span.split()[0] for row in ROWS if row[-1] == "new" for span in re.findall(r"`(--[^`]+)`", row[0])}
+    new = {
+        re.split(r"[ \[]", span)[0] for row in ROWS if row[-1] == "new" for span in re.findall(r"`(--[^`]+)`", row[0])
+    }
     assert {f"--{option.name}" for option in OPTIONS if option.new} == new
 
 

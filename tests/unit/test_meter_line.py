@@ -130,14 +130,14 @@ def test_meter_has_a_clock_of_its_own() -> None:
 
 def test_warning_goes_to_the_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Unless somebody else shows it, a notice is a warning of the logger lxccopy_ffi, and no format for one."""
-    monkeypatch.setattr(notices, "_show", notices._log)
+    monkeypatch.setattr(notices, "_show", notices.log)
     notices.warn("50% of %s")
     assert [("lxccopy_ffi", logging.WARNING, "50% of %s")] == caplog.record_tuples
 
 
 def test_warning_is_shown_otherwise(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A function that shows notices gets them, and the log does not."""
-    monkeypatch.setattr(notices, "_show", notices._log)
+    monkeypatch.setattr(notices, "_show", notices.log)
     shown: list[str] = []
     notices.show_with(shown.append)
     for text in ("one", "two"):

@@ -72,8 +72,9 @@ def test_options_are_distinct() -> None:
 def test_help_has_every_option() -> None:
     """The help has each option once, in the table's order, with its letter, argument and text."""
     found = re.findall(
-        r"^  (?:-(\w), |    )--([\w-]+)(?: ?([A-Z]+|\[=[A-Z:]+\]))?  +(.*)$", help_text("x"), re.MULTILINE
+        r"^  (?:-(\w), |    )--([\w-]+)(?: ([A-Z]+)|(\[=[A-Z:]+\]))?  +(.*)$", help_text("x"), re.MULTILINE
     )
+    found = [(letter, name, plain or optional.replace("=", ""), text) for letter, name, plain, optional, text in found]
     assert [(option.letter, option.name, option.argument, option.help) for option in OPTIONS] == found
 
 
@@ -107,6 +108,14 @@ def test_usage_is_laid_out_like_that_of_lxc_copy() -> None:
 
 
 # The parser
+
+
+@pytest.mark.parametrize(("given", "value"), [("--wait-booted", ""), ("--wait-booted=5", "5"), ("--wait=5", "5")])
+def test_optional_argument(given: str, value: str) -> None:
+    """An argument that may be left out comes after an equals sign; the next word is none."""
+    parsed = Parsed()
+    parse([given, "base"], parsed)
+    assert ([("wait-booted", value)], ["base"]) == (parsed.given, parsed.words)
 
 
 @pytest.mark.parametrize(

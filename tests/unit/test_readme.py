@@ -15,6 +15,7 @@ from conftest import ROOT, require
 
 import lxccopy_ffi
 from lxccopy_ffi.options import OPTIONS, Parsed, parse
+from lxccopy_ffi.request import KEYWORDS as RUN_KEYWORDS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -79,7 +80,8 @@ def test_python_block(text: str) -> None:
     tree = ast.parse(text)
     compile(text, "README.md", "exec")
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert {"lxccopy_ffi"} == {node.module for node in imports}
+    assert {"lxccopy_ffi", "subprocess"} >= {node.module for node in imports}
+    imports = [node for node in imports if node.module == "lxccopy_ffi"]
     assert set(lxccopy_ffi.__all__) >= {alias.name for node in imports for alias in node.names}
     check_calls(tree)
 
@@ -100,7 +102,7 @@ def check_calls(tree: ast.AST) -> int:
         keywords = {keyword.arg: None for keyword in node.keywords if keyword.arg}
         signature = inspect.signature(getattr(lxccopy_ffi, node.func.id))
         signature.bind(*node.args, **keywords)
-        assert set(signature.parameters) | COPY_KEYWORDS >= set(keywords)
+        assert set(signature.parameters) | COPY_KEYWORDS | RUN_KEYWORDS >= set(keywords)
     for node in calls:
         if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call):
             assert hasattr(lxccopy_ffi.EphemeralCopy, node.func.attr)
