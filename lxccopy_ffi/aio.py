@@ -13,11 +13,11 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 
 from .ephemeral import EphemeralCopy
-from .request import Request
+from .request import KEYWORDS, RunRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from subprocess import CompletedProcess
     from types import TracebackType
     from typing import Any, TypeVar
@@ -165,19 +165,7 @@ class AsyncEphemeralCopy:
         raise cancelled
 
 
-async def arun(
-    source: str,
-    argv: Sequence[str],
-    *,
-    input: bytes | str | None = None,  # noqa: A002 - as subprocess.run() calls it
-    capture_output: bool = False,
-    text: bool = False,
-    timeout: float | None = None,
-    check: bool = False,
-    env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
-    **copy_options: Any,  # noqa: ANN401 - those of EphemeralCopy, checked there
-) -> CompletedProcess[Any]:
+async def arun(source: str, argv: Sequence[str], **options: Any) -> CompletedProcess[Any]:  # noqa: ANN401 - checked below
     """Run a command in a fresh copy of a container, and remove the copy: run() for asyncio.
 
     When the task is cancelled the command is killed, and the copy is gone when the cancellation arrives.
@@ -185,14 +173,7 @@ async def arun(
     Args:
         source: The name of the base.
         argv: The command and its arguments.
-        input: As for EphemeralCopy.run(), like the next six.
-        capture_output: Return what it prints.
-        text: Input and output are str.
-        timeout: In seconds, from the start of the command.
-        check: Raise CalledProcessError for a status other than 0.
-        env: The command's environment.
-        cwd: The command's working directory.
-        copy_options: The keywords of EphemeralCopy.
+        options: Those of run(): the keywords of EphemeralCopy.run(), and those of EphemeralCopy.
 
     Returns:
         The command's status and output.
@@ -200,15 +181,7 @@ async def arun(
     Raises:
         LxcCopyError: As run() does, and its other errors.
     """
-    keywords: dict[str, Any] = {
-        "input": input,
-        "capture_output": capture_output,
-        "text": text,
-        "timeout": timeout,
-        "check": check,
-        "env": env,
-        "cwd": cwd,
-    }
-    Request(argv, **keywords)  # what is not allowed is refused before anything is made
-    async with AsyncEphemeralCopy(source, **copy_options) as copy:
+    keywords: dict[str, Any] = {name: options.pop(name) for name in KEYWORDS & options.keys()}
+    RunRequest(argv, **keywords)  # what is not allowed is refused before anything is made
+    async with AsyncEphemeralCopy(source, **options) as copy:
         return await copy.run(argv, **keywords)

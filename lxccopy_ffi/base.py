@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from contextlib import ExitStack
 
 from . import notices
@@ -253,8 +254,6 @@ def find_busybox() -> str:
 
 def _is_static(path: str) -> bool:
     """Whether an ELF program has no interpreter, which would load its shared libraries."""
-    import struct
-
     program_interpreter = 3
     with open(path, "rb") as file:
         head = file.read(64)

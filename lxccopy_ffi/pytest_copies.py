@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _SHOWN = 8192
 
 _ENTER = (
-    "import sys; from lxccopy_ffi import Container; from lxccopy_ffi.request import Request; "
-    "Request(['sh']).run(Container(*sys.argv[1:]))"
+    "import sys; from lxccopy_ffi import Container; from lxccopy_ffi.popen import run; "
+    "from lxccopy_ffi.request import RunRequest; run(Container(*sys.argv[1:]), RunRequest(['sh']))"
 )
 
 
