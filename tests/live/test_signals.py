@@ -140,6 +140,9 @@ def test_interrupted_at_any_time(lxcpath: str, delay: float) -> None:
         assert 128 + signal.SIGINT == process.wait(20)
 
 
+# A module that was being imported when the interrupt came is closed by the garbage collector, which warns.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("delay", [0.0, 0.005, 0.01, 0.02, 0.04])
 def test_keyboard_interrupt(lxcpath: str, delay: float) -> None:
     """KeyboardInterrupt comes through run() soon and leaves nothing."""
