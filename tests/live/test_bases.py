@@ -159,7 +159,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a link": ([link("a", "/tmp"), file("a/evil")], "lead through 'a', which is no directory"),
     "a hard link": ([hard("a", "/etc/passwd")], "is a hard link to '/etc/passwd', which is no file in it"),
     "nothing": ([], "is an empty archive"),
-    "text": (b"text", "is broken or cut off"),
+    "text": (b"text", "truncated header"),
     "cut off": (tar(file("a", b"x" * 9000))[:5000], "'a' is cut off"),
     "a name too long": ([file("a" * 300)], "File name too long"),
 }
